@@ -1,0 +1,1 @@
+//! Which messages share a frame, and the frame layout.

@@ -1,0 +1,1 @@
+//! Ordinary memory, worked on by the calling thread.

@@ -1,0 +1,2 @@
+//! Runs plans in order.
+pub mod stream;

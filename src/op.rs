@@ -1,0 +1,293 @@
+//! The shared words: what a caller can ask for, in types that every module understands.
+//!
+//! An [`Op`] is one call. Nothing here knows C, memory or peers.
+#![forbid(unsafe_code)]
+
+/// A place in the caller's memory. Only `device` and the transports turn it into a pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
+pub struct Address(pub usize);
+
+impl Address {
+    /// No memory at all; legal where nothing is read or written.
+    pub const NULL: Address = Address(0);
+
+    /// The place `bytes` further on.
+    #[must_use]
+    pub const fn add(self, bytes: usize) -> Address {
+        Address(self.0.wrapping_add(bytes))
+    }
+
+    /// Whether this names no memory.
+    #[must_use]
+    pub const fn is_null(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// An operation of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Everyone gets the reduction of everyone's data.
+    AllReduce = 0,
+    /// The root gets the reduction of everyone's data.
+    Reduce = 1,
+    /// Everyone gets the root's data.
+    Broadcast = 2,
+    /// Everyone gets everyone's data, by rank.
+    AllGather = 3,
+    /// Each rank gets its slice of the reduction.
+    ReduceScatter = 4,
+    /// Each rank sends slice `i` to rank `i`.
+    AlltoAll = 5,
+    /// The root gets everyone's data, by rank.
+    Gather = 6,
+    /// Each rank gets its slice of the root's data.
+    Scatter = 7,
+    /// One message to a peer.
+    Send = 8,
+    /// One message from a peer.
+    Recv = 9,
+}
+
+impl Kind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Kind; 10] = [
+        Kind::AllReduce,
+        Kind::Reduce,
+        Kind::Broadcast,
+        Kind::AllGather,
+        Kind::ReduceScatter,
+        Kind::AlltoAll,
+        Kind::Gather,
+        Kind::Scatter,
+        Kind::Send,
+        Kind::Recv,
+    ];
+
+    /// The name as people write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::AllReduce => "AllReduce",
+            Kind::Reduce => "Reduce",
+            Kind::Broadcast => "Broadcast",
+            Kind::AllGather => "AllGather",
+            Kind::ReduceScatter => "ReduceScatter",
+            Kind::AlltoAll => "AlltoAll",
+            Kind::Gather => "Gather",
+            Kind::Scatter => "Scatter",
+            Kind::Send => "Send",
+            Kind::Recv => "Recv",
+        }
+    }
+
+    /// Send and Recv; the rest are collectives.
+    #[must_use]
+    pub const fn is_point_to_point(self) -> bool {
+        matches!(self, Kind::Send | Kind::Recv)
+    }
+
+    /// Whether values are combined, so that type and operator matter and not bytes alone.
+    #[must_use]
+    pub const fn reduces(self) -> bool {
+        matches!(self, Kind::AllReduce | Kind::Reduce | Kind::ReduceScatter)
+    }
+
+    /// Whether `Op::peer` names a root.
+    #[must_use]
+    pub const fn has_root(self) -> bool {
+        matches!(self, Kind::Reduce | Kind::Broadcast | Kind::Gather | Kind::Scatter)
+    }
+}
+
+/// An element type; the numbers are the interface's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DataType {
+    /// Signed, 8 bits.
+    Int8 = 0,
+    /// Unsigned, 8 bits.
+    Uint8 = 1,
+    /// Signed, 32 bits.
+    Int32 = 2,
+    /// Unsigned, 32 bits.
+    Uint32 = 3,
+    /// Signed, 64 bits.
+    Int64 = 4,
+    /// Unsigned, 64 bits.
+    Uint64 = 5,
+    /// IEEE half precision.
+    Float16 = 6,
+    /// IEEE single precision.
+    Float32 = 7,
+    /// IEEE double precision.
+    Float64 = 8,
+    /// The upper half of a single.
+    Bfloat16 = 9,
+    /// 4 bits of exponent, 3 of mantissa, no infinities.
+    Float8E4M3 = 10,
+    /// 5 bits of exponent, 2 of mantissa.
+    Float8E5M2 = 11,
+}
+
+impl DataType {
+    /// Every type, in the order of their numbers.
+    pub const ALL: [DataType; 12] = [
+        DataType::Int8,
+        DataType::Uint8,
+        DataType::Int32,
+        DataType::Uint32,
+        DataType::Int64,
+        DataType::Uint64,
+        DataType::Float16,
+        DataType::Float32,
+        DataType::Float64,
+        DataType::Bfloat16,
+        DataType::Float8E4M3,
+        DataType::Float8E5M2,
+    ];
+
+    /// The size of one element.
+    #[must_use]
+    pub const fn size_bytes(self) -> usize {
+        match self {
+            DataType::Int8 | DataType::Uint8 | DataType::Float8E4M3 | DataType::Float8E5M2 => 1,
+            DataType::Float16 | DataType::Bfloat16 => 2,
+            DataType::Int32 | DataType::Uint32 | DataType::Float32 => 4,
+            DataType::Int64 | DataType::Uint64 | DataType::Float64 => 8,
+        }
+    }
+
+    /// Whether the type rounds.
+    #[must_use]
+    pub const fn is_float(self) -> bool {
+        !matches!(
+            self,
+            DataType::Int8
+                | DataType::Uint8
+                | DataType::Int32
+                | DataType::Uint32
+                | DataType::Int64
+                | DataType::Uint64
+        )
+    }
+
+    /// The name as nccl-tests writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            DataType::Int8 => "int8",
+            DataType::Uint8 => "uint8",
+            DataType::Int32 => "int32",
+            DataType::Uint32 => "uint32",
+            DataType::Int64 => "int64",
+            DataType::Uint64 => "uint64",
+            DataType::Float16 => "half",
+            DataType::Float32 => "float",
+            DataType::Float64 => "double",
+            DataType::Bfloat16 => "bfloat16",
+            DataType::Float8E4M3 => "f8e4m3",
+            DataType::Float8E5M2 => "f8e5m2",
+        }
+    }
+}
+
+/// What a reduction does, as all ranks must agree on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Reduction {
+    /// The sum.
+    Sum = 0,
+    /// The product.
+    Prod = 1,
+    /// The largest.
+    Max = 2,
+    /// The smallest.
+    Min = 3,
+    /// The mean: floats are multiplied by 1/n, rounded and summed; integers are summed and divided.
+    Avg = 4,
+    /// The sum of every rank's data times that rank's own scalar.
+    PreMulSum = 5,
+}
+
+impl Reduction {
+    /// The name as nccl-tests writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Reduction::Sum => "sum",
+            Reduction::Prod => "prod",
+            Reduction::Max => "max",
+            Reduction::Min => "min",
+            Reduction::Avg => "avg",
+            Reduction::PreMulSum => "mulsum",
+        }
+    }
+
+    /// How two values become one.
+    #[must_use]
+    pub const fn combine(self) -> Combine {
+        match self {
+            Reduction::Sum | Reduction::Avg | Reduction::PreMulSum => Combine::Sum,
+            Reduction::Prod => Combine::Prod,
+            Reduction::Max => Combine::Max,
+            Reduction::Min => Combine::Min,
+        }
+    }
+}
+
+/// How two values become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Combine {
+    /// `left + right`
+    Sum,
+    /// `left * right`
+    Prod,
+    /// the larger
+    Max,
+    /// the smaller
+    Min,
+}
+
+/// The scalar of a PreMulSum, in the operation's own type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Scalar {
+    /// There is none.
+    #[default]
+    None,
+    /// Its bytes, little end first, known when the operator was made.
+    Immediate([u8; 8]),
+    /// Where it lies; read when the operation runs.
+    At(Address),
+}
+
+/// One call, checked, on one communicator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Op {
+    /// Which operation.
+    pub kind: Kind,
+    /// Of which elements.
+    pub data_type: DataType,
+    /// How they are combined; `Sum` where nothing is.
+    pub reduction: Reduction,
+    /// The root or the peer; 0 where there is none.
+    pub peer: u32,
+    /// The count as the caller gave it: per rank for all but AllReduce, Reduce and Broadcast.
+    pub count: usize,
+    /// What is read.
+    pub source: Address,
+    /// What is written.
+    pub target: Address,
+    /// The scalar of a PreMulSum.
+    pub scalar: Scalar,
+}
+
+impl Op {
+    /// `count` in bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.count * self.data_type.size_bytes()
+    }
+}

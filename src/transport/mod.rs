@@ -1,0 +1,117 @@
+//! Moves bytes between peers; has never heard of a collective.
+//!
+//! Between every ordered pair of ranks lies one first-in-first-out line of packets. A packet is a [`Head`]
+//! of sixteen bytes, which the layer above reads and this one does not, and its bytes. A packet of at most
+//! [`Transport::eager_bytes`] is copied into the line at once and arrives without further calls of the
+//! sender. A larger one is *bulk*: its head announces it, and its bytes move when both sides poll; how
+//! (through the line, from mapped memory, by a copy between processes) is settled edge by edge between the
+//! two transports and never seen above.
+//!
+//! Nothing here blocks. Each call does a bounded piece of work and says whether there is more.
+
+pub mod shm;
+pub mod sim;
+
+use crate::error::Error;
+use crate::op::Address;
+
+/// What a packet says of itself; the layer above gives it meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Head {
+    /// What the packet is.
+    pub what: u64,
+    /// Which one of its kind.
+    pub which: u64,
+}
+
+/// The packet at the front of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Front {
+    /// Its head, as published.
+    pub head: Head,
+    /// All its bytes, read or not.
+    pub bytes: usize,
+}
+
+/// Where a bulk packet of ours stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bulk {
+    /// Nothing moved since the last poll.
+    Waiting,
+    /// Something moved; poll again soon.
+    Moving,
+    /// The source may be reused, and the bytes arrive without further calls.
+    Done,
+}
+
+/// Whether a peer still takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// As far as is known it does.
+    Alive,
+    /// It left in good order; what it published before remains readable.
+    Closed,
+    /// It aborted the communicator.
+    Aborted,
+    /// Its process is gone.
+    Dead,
+}
+
+/// The lines between this rank and its peers. One owner at a time calls it.
+pub trait Transport {
+    /// The most bytes of one packet to `peer` that are copied at once.
+    fn eager_bytes(&self, peer: u32) -> usize;
+
+    /// Room for an eager packet of `bytes`, as a pointer to write them to, valid until [`Self::publish`].
+    /// `None` while the peer has not freed enough. Reserving again without publishing forgets the first.
+    fn reserve(&mut self, peer: u32, bytes: usize) -> Option<*mut u8>;
+
+    /// Sends what was last reserved for `peer`, which the caller has filled.
+    fn publish(&mut self, peer: u32, head: Head);
+
+    /// Announces a packet whose bytes lie at `source`. `false` while there is no room for the announcement.
+    /// One bulk packet per peer at a time; nothing else is sent to that peer before it is done.
+    ///
+    /// # Safety
+    /// `source` is readable for `bytes` until [`Self::poll_bulk`] says `Done`, or the transport is dropped.
+    unsafe fn begin_bulk(&mut self, peer: u32, head: Head, source: Address, bytes: usize) -> bool;
+
+    /// Moves the bulk packet to `peer` a little further.
+    ///
+    /// # Errors
+    /// What the path reported; the packet is then lost.
+    fn poll_bulk(&mut self, peer: u32) -> Result<Bulk, Error>;
+
+    /// The packet at the front of the line from `peer`, if one has come.
+    ///
+    /// # Errors
+    /// What lies there cannot be a packet.
+    fn front(&mut self, peer: u32) -> Result<Option<Front>, Error>;
+
+    /// A view of the next unread bytes of the front packet: at most `limit` (not 0) and possibly fewer, none if
+    /// they are still under way. Of an eager packet all that is left is always there at once.
+    /// Valid until the next call for this peer. `limit` counts whole elements, and so does what is given.
+    ///
+    /// # Errors
+    /// What the path reported.
+    fn view(&mut self, peer: u32, limit: usize) -> Result<&[u8], Error>;
+
+    /// Copies the next unread bytes of the front packet straight to `target`, at most `limit`, and
+    /// consumes them. Returns how many; 0 if they are still under way.
+    ///
+    /// # Safety
+    /// `target` is writable for `limit` bytes during the call.
+    ///
+    /// # Errors
+    /// What the path reported.
+    unsafe fn read_into(&mut self, peer: u32, target: Address, limit: usize) -> Result<usize, Error>;
+
+    /// Marks `bytes` of the last view as read.
+    fn consume(&mut self, peer: u32, bytes: usize);
+
+    /// Ends the front packet, all of whose bytes have been read; its room returns to the peer.
+    fn finish(&mut self, peer: u32);
+
+    /// Whether the peer still takes part. May ask the system: for long waits, not for every poll.
+    fn peer(&mut self, peer: u32) -> Peer;
+}

@@ -1,0 +1,1 @@
+//! Shared memory of our own making, for ranks on one machine.
