@@ -64,7 +64,8 @@ impl Board {
     pub(crate) fn open(path: &Path) -> Result<Arc<Board>, Failure> {
         let opened = File::options().read(true).write(true).open(path);
         let map = opened.and_then(|file| SharedMap::map(file, BOARD_BYTES));
-        let map = map.map_err(|error| Failure(format!("cannot join the ranks at {}: {error}", path.display())))?;
+        let map =
+            map.map_err(|error| Failure(format!("cannot join the ranks at {}: {error}", path.display())))?;
         let board = Board { map };
         if board.line(LINE_READY).load(Ordering::Acquire) != MAGIC {
             return Err(Failure(format!("{} is no meeting place of this command", path.display())));
@@ -77,7 +78,12 @@ impl Board {
     ///
     /// # Errors
     /// Who did not come in time.
-    pub(crate) fn meet(path: &Path, rank: usize, ranks: usize, patience: Duration) -> Result<Arc<Board>, Failure> {
+    pub(crate) fn meet(
+        path: &Path,
+        rank: usize,
+        ranks: usize,
+        patience: Duration,
+    ) -> Result<Arc<Board>, Failure> {
         let start = Instant::now();
         if rank == 0 {
             let part = path.with_extension("part");
@@ -109,7 +115,10 @@ impl Board {
                 return Ok(board);
             }
             if start.elapsed() > patience {
-                return Err(Failure(format!("rank 0 did not come to {}; is it on this machine?", path.display())));
+                return Err(Failure(format!(
+                    "rank 0 did not come to {}; is it on this machine?",
+                    path.display()
+                )));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -157,7 +166,13 @@ pub(crate) struct Seat {
 
 impl Seat {
     /// Takes the place of `rank`. `crowded` says that ranks share cores.
-    pub(crate) fn take(board: Arc<Board>, rank: usize, ranks: usize, patience: Duration, crowded: bool) -> Seat {
+    pub(crate) fn take(
+        board: Arc<Board>,
+        rank: usize,
+        ranks: usize,
+        patience: Duration,
+        crowded: bool,
+    ) -> Seat {
         Seat { board, rank, ranks, patience, spins: if crowded { 20 } else { 20_000 } }
     }
 
@@ -202,7 +217,10 @@ impl Seat {
             }
             if start.elapsed() > self.patience {
                 let rank = self.rank;
-                return Err(Failure(format!("rank {rank} waited {} s for the others", self.patience.as_secs())));
+                return Err(Failure(format!(
+                    "rank {rank} waited {} s for the others",
+                    self.patience.as_secs()
+                )));
             }
         }
     }

@@ -80,21 +80,22 @@ pub fn measure() -> Option<f64> {
             })
         });
         // A thread of its own, so that the caller's affinity stays.
-        scope.spawn(|| {
-            let _ = machine::pin(here);
-            let mut samples = Vec::with_capacity(REPEATS);
-            for repeat in 0..REPEATS as u64 {
-                let start = Instant::now();
-                for round in repeat * ROUNDS..(repeat + 1) * ROUNDS {
-                    line.0.store(2 * round + 1, Ordering::Release);
-                    await_value(&line.0, 2 * round + 2)?;
+        scope
+            .spawn(|| {
+                let _ = machine::pin(here);
+                let mut samples = Vec::with_capacity(REPEATS);
+                for repeat in 0..REPEATS as u64 {
+                    let start = Instant::now();
+                    for round in repeat * ROUNDS..(repeat + 1) * ROUNDS {
+                        line.0.store(2 * round + 1, Ordering::Release);
+                        await_value(&line.0, 2 * round + 2)?;
+                    }
+                    samples.push(start.elapsed().as_nanos() as f64 / ROUNDS as f64);
                 }
-                samples.push(start.elapsed().as_nanos() as f64 / ROUNDS as f64);
-            }
-            median(&samples)
-        })
-        .join()
-        .unwrap_or(None)
+                median(&samples)
+            })
+            .join()
+            .unwrap_or(None)
     })
 }
 
@@ -129,7 +130,9 @@ mod tests {
 
     #[test]
     fn states() {
-        for (ns, state) in [(61.0, State::Near), (90.0, State::Near), (180.0, State::Between), (300.0, State::Far)] {
+        for (ns, state) in
+            [(61.0, State::Near), (90.0, State::Near), (180.0, State::Between), (300.0, State::Far)]
+        {
             assert_eq!(State::of(ns), state);
         }
         assert_eq!(State::of_both([70.0, 80.0]), State::Near);

@@ -180,7 +180,12 @@ impl Communicator {
     ///
     /// # Errors
     /// The library's own words.
-    pub(crate) fn join(library: Arc<Library>, id: UniqueId, rank: usize, ranks: usize) -> Result<Self, Failure> {
+    pub(crate) fn join(
+        library: Arc<Library>,
+        id: UniqueId,
+        rank: usize,
+        ranks: usize,
+    ) -> Result<Self, Failure> {
         let mut comm = null_mut();
         // SAFETY: the library writes one handle; ranks were checked to fit an int.
         let code = unsafe { (library.functions.init_rank)(&raw mut comm, ranks as c_int, id, rank as c_int) };
@@ -226,9 +231,15 @@ impl Communicator {
         // elements; the NULL stream means that the library is done with them when it returns.
         let code = unsafe {
             match request.operation {
-                Operation::AllReduce => (functions.all_reduce)(source, target, count, element, operator, comm, stream),
-                Operation::Reduce => (functions.reduce)(source, target, count, element, operator, root, comm, stream),
-                Operation::Broadcast => (functions.broadcast)(source, target, count, element, root, comm, stream),
+                Operation::AllReduce => {
+                    (functions.all_reduce)(source, target, count, element, operator, comm, stream)
+                }
+                Operation::Reduce => {
+                    (functions.reduce)(source, target, count, element, operator, root, comm, stream)
+                }
+                Operation::Broadcast => {
+                    (functions.broadcast)(source, target, count, element, root, comm, stream)
+                }
                 Operation::AllGather => (functions.all_gather)(source, target, count, element, comm, stream),
                 Operation::ReduceScatter => {
                     (functions.reduce_scatter)(source, target, count, element, operator, comm, stream)
@@ -263,7 +274,8 @@ impl Communicator {
             return Ok(());
         }
         self.grouped(|| {
-            (0..WINDOW).try_for_each(|message| self.message(call, sends, peer, message * call.request().bytes()))
+            (0..WINDOW)
+                .try_for_each(|message| self.message(call, sends, peer, message * call.request().bytes()))
         })?;
         let (token, comm, element) = (self.token.at(0), self.comm, DataType::Uint8 as c_int);
         let functions = &self.library.functions;
@@ -316,7 +328,7 @@ impl Contender for Communicator {
         format!("{name} {}.{}.{}", version / 10000, version / 100 % 100, version % 100)
     }
 
-    fn supports(&self, request: &Request) -> Result<(), Failure> {
+    fn supports(&self, request: &Request, _in_place: bool) -> Result<(), Failure> {
         let functions = &self.library.functions;
         let missing = match request.operation {
             Operation::AllToAll => functions.all_to_all.is_none(),

@@ -72,7 +72,8 @@ pub(crate) fn read_process(process: u32, address: u64, target: &mut [u8]) -> io:
         let remote = libc::iovec { iov_base: (address as usize + done) as *mut _, iov_len: left.len() };
         // SAFETY: the kernel writes only into `left`, which is borrowed mutably; a bad remote address is an
         // error of the call, since the kernel checks it against the other process.
-        let got = unsafe { libc::process_vm_readv(process as i32, &raw const local, 1, &raw const remote, 1, 0) };
+        let got =
+            unsafe { libc::process_vm_readv(process as i32, &raw const local, 1, &raw const remote, 1, 0) };
         match got {
             got if got > 0 => done += got as usize,
             0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
@@ -230,9 +231,8 @@ impl SharedMap {
         }
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-        let start = unsafe {
-            libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
-        };
+        let start =
+            unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
         match NonNull::new(start.cast::<u8>()) {
             Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(SharedMap { start, bytes, file }),
             _ => Err(io::Error::last_os_error()),

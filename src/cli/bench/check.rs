@@ -147,8 +147,7 @@ mod tests {
                         values.iter().flat_map(|value| (*value as i32).to_le_bytes()).collect()
                     };
                     assert_eq!(check.wrong(&bytes(&right)), 0, "{operation:?} {rank}/{ranks}");
-                    let promised =
-                        (0..right.len()).filter(|index| check.expected(*index).is_some()).count();
+                    let promised = (0..right.len()).filter(|index| check.expected(*index).is_some()).count();
                     let off: Vec<i64> = right.iter().map(|value| value ^ 1).collect();
                     assert_eq!(check.wrong(&bytes(&off)), promised as u64);
                 }

@@ -96,6 +96,7 @@ impl<'memory> Call<'memory> {
         self.target
     }
 
+    #[cfg(feature = "mpi")]
     /// Whether input and result are the same place, or one lies in the other.
     pub(crate) fn is_in_place(&self) -> bool {
         let (read, written) = self.request.buffer_bytes();
@@ -130,7 +131,7 @@ pub(crate) trait Contender {
     ///
     /// # Errors
     /// What it lacks.
-    fn supports(&self, request: &Request) -> Result<(), Failure>;
+    fn supports(&self, request: &Request, in_place: bool) -> Result<(), Failure>;
 
     /// Runs one call to its end on this rank.
     ///

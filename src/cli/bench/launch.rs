@@ -77,7 +77,9 @@ pub(crate) fn processes(
         command.args(arguments).arg("--child").arg(rank.to_string()).arg("--board").arg(board.path());
         command.arg("--parent").arg(std::process::id().to_string()).stdin(Stdio::null());
         command.stdout(if rank == 0 { Stdio::piped() } else { Stdio::null() });
-        children.0.push(command.spawn().map_err(|error| Failure(format!("cannot start rank {rank}: {error}")))?);
+        children
+            .0
+            .push(command.spawn().map_err(|error| Failure(format!("cannot start rank {rank}: {error}")))?);
     }
     let reports = children.0.first_mut().and_then(|first| first.stdout.take()).map(read_reports);
     let mut watch = Watch::new(board, patience);
@@ -92,7 +94,8 @@ pub(crate) fn processes(
         if let Some(rank) = failed {
             board.fail(rank);
         }
-        if statuses.iter().all(Option::is_some) || deadline.is_some_and(|deadline| Instant::now() > deadline) {
+        if statuses.iter().all(Option::is_some) || deadline.is_some_and(|deadline| Instant::now() > deadline)
+        {
             break;
         }
         if failed.is_some() {

@@ -51,7 +51,9 @@ mod tests {
     use super::*;
 
     fn told(variables: &[(&str, &str)]) -> Option<Launched> {
-        detect(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+        detect(|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
     }
 
     #[test]

@@ -38,6 +38,8 @@ struct Session<'run, C> {
     plan: &'run Plan,
     buffers: Buffers,
     floor: Option<Floor>,
+    /// Notes are said once, not at every size.
+    said: Vec<String>,
 }
 
 /// What the timing of one call gave.
@@ -79,7 +81,7 @@ pub(crate) fn run<C: Contender>(
     let packing = (allocate(packed)?, allocate(packed)?);
     let buffers = Buffers { source: allocate(read)?, target: allocate(written)?, packing };
     let floor = if plan.floor { Some(Floor::new(seat, written)?) } else { None };
-    let mut session = Session { seat, contender, plan, buffers, floor };
+    let mut session = Session { seat, contender, plan, buffers, floor, said: Vec::new() };
     session.introduce(report)?;
     for case in &plan.cases {
         session.case(case, report)?;
@@ -109,18 +111,23 @@ impl<C: Contender> Session<'_, C> {
 
     fn case(&mut self, case: &Case, report: &mut dyn FnMut(Report)) -> Result<(), Failure> {
         let request = case.request(self.plan, self.seat);
-        if let Err(reason) = self.contender.supports(&request) {
-            report(Report::Note(format!("{} of {}: {reason}", case.operation.name(), case.data_type.name())));
-            return Ok(());
-        }
         for in_place in [false, true] {
             let wanted = if in_place { self.plan.in_place } else { self.plan.out_of_place };
-            if wanted && (!in_place || case.operation.has_in_place()) {
-                let row = self.row(request, in_place)?;
-                report(Report::Row(Box::new(row)));
-            } else if wanted && !self.plan.out_of_place {
-                report(Report::Note(format!("{} has no in-place form", case.operation.name())));
+            if !wanted || in_place && !case.operation.has_in_place() {
+                continue;
             }
+            if let Err(reason) = self.contender.supports(&request, in_place) {
+                let place = if in_place { ", in place" } else { "" };
+                let (operation, data_type) = (case.operation.name(), case.data_type.name());
+                let text = format!("{operation} of {data_type}{place} left out: {reason}");
+                if !self.said.contains(&text) {
+                    report(Report::Note(text.clone()));
+                    self.said.push(text);
+                }
+                continue;
+            }
+            let row = self.row(request, in_place)?;
+            report(Report::Row(Box::new(row)));
         }
         Ok(())
     }
@@ -150,14 +157,14 @@ impl<C: Contender> Session<'_, C> {
             count: request.count,
             messages: if matches!(operation, Operation::Exchange | Operation::Packed) { messages } else { 1 },
             in_place,
-            time_us: timing.time_us,
-            time_us_p99: timing.p99_us,
-            algbw_gbps,
-            busbw_gbps,
+            time_us: rounded(timing.time_us),
+            time_us_p99: rounded(timing.p99_us),
+            algbw_gbps: rounded(algbw_gbps),
+            busbw_gbps: rounded(busbw_gbps),
             wrong,
             iterations: timing.iterations,
-            line_ns: before.zip(after).map(|(before, after)| [before, after]),
-            floor_us: floor.map(|(floor_us, _)| floor_us),
+            line_ns: before.zip(after).map(|(before, after)| [rounded(before), rounded(after)]),
+            floor_us: floor.map(|(floor_us, _)| rounded(floor_us)),
             floor_by: floor.map(|(_, by)| by.to_owned()),
         })
     }
@@ -173,7 +180,11 @@ impl<C: Contender> Session<'_, C> {
     fn check(&mut self, request: Request, in_place: bool) -> Result<u64, Failure> {
         let check = Check::new(request, self.plan.seed);
         let (source, target) = (self.buffers.source.as_mut_slice(), self.buffers.target.as_mut_slice());
-        if in_place { check.fill_in_place(source, target) } else { check.fill(source, target) }
+        if in_place {
+            check.fill_in_place(source, target)
+        } else {
+            check.fill(source, target)
+        }
         // Nobody writes into a buffer that is still being filled.
         self.seat.barrier()?;
         Step::new(request, in_place, &self.buffers, false).run(self.contender)?;
@@ -213,6 +224,11 @@ impl<C: Contender> Session<'_, C> {
         let p99_us = single_calls(seat, contender, &step, samples)? / per_step;
         Ok(Timing { time_us, p99_us, iterations })
     }
+}
+
+/// Digits below a tenth of a nanosecond say nothing.
+fn rounded(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
 }
 
 /// The slowest rank's time of so many calls, in microseconds.
@@ -282,9 +298,13 @@ impl<'memory> Step<'memory> {
         match &self.packed {
             None => contender.run(&self.call),
             Some((whole, buffers)) => {
-                self.each_message(|offset, bytes| buffers.packing.0.copy_from(&buffers.source, offset, bytes));
+                self.each_message(|offset, bytes| {
+                    buffers.packing.0.copy_from(&buffers.source, offset, bytes)
+                });
                 contender.run(whole)?;
-                self.each_message(|offset, bytes| buffers.target.copy_from(&buffers.packing.1, offset, bytes));
+                self.each_message(|offset, bytes| {
+                    buffers.target.copy_from(&buffers.packing.1, offset, bytes)
+                });
                 Ok(())
             }
         }

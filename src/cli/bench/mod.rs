@@ -196,7 +196,8 @@ fn rank_main(
     if alone && started_by_us {
         let cores = machine::allowed_cores();
         let core = cores.get(rank).copied().unwrap_or(rank);
-        machine::pin(core).map_err(|error| Failure(format!("cannot pin rank {rank} to core {core}: {error}")))?;
+        machine::pin(core)
+            .map_err(|error| Failure(format!("cannot pin rank {rank} to core {core}: {error}")))?;
     }
     let crowded = ranks > machine::available_cores();
     let patience = Duration::from_secs(options.timeout);
@@ -212,7 +213,9 @@ fn rank_main(
         #[cfg(feature = "mpi")]
         Whom::Mpi => measure_with(&seat, mpi::World::join(rank, ranks)?, &plan, report),
         #[cfg(not(feature = "mpi"))]
-        Whom::Mpi => Err(Failure("built without MPI; build with: cargo build --release --features mpi".into())),
+        Whom::Mpi => {
+            Err(Failure("built without MPI; build with: cargo build --release --features mpi".into()))
+        }
     }
 }
 

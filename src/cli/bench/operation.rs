@@ -81,10 +81,7 @@ impl Operation {
     /// Whether a root is named.
     #[must_use]
     pub const fn has_root(self) -> bool {
-        matches!(
-            self,
-            Operation::Reduce | Operation::Broadcast | Operation::Gather | Operation::Scatter
-        )
+        matches!(self, Operation::Reduce | Operation::Broadcast | Operation::Gather | Operation::Scatter)
     }
 
     /// Whether the interface defines it in place.
@@ -138,9 +135,7 @@ impl Operation {
             Operation::AllGather | Operation::Gather => (count, count * ranks),
             Operation::ReduceScatter | Operation::Scatter => (count * ranks, count),
             Operation::AllToAll => (count * ranks, count * ranks),
-            Operation::Exchange | Operation::Packed => {
-                (count * ranks * messages, count * ranks * messages)
-            }
+            Operation::Exchange | Operation::Packed => (count * ranks * messages, count * ranks * messages),
             Operation::Rate => (count * WINDOW, count * WINDOW),
             _ => (count, count),
         }
@@ -187,9 +182,7 @@ impl Operation {
     pub const fn must_receive(self, size_bytes: usize, messages: usize) -> (usize, bool) {
         match self {
             Operation::AllReduce => (size_bytes, true),
-            Operation::AllGather | Operation::ReduceScatter | Operation::AllToAll => {
-                (size_bytes / 2, true)
-            }
+            Operation::AllGather | Operation::ReduceScatter | Operation::AllToAll => (size_bytes / 2, true),
             Operation::Gather | Operation::Scatter => (size_bytes / 2, false),
             Operation::Exchange | Operation::Packed => (size_bytes * messages, true),
             Operation::Barrier => (0, true),

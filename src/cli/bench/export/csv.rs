@@ -22,7 +22,11 @@ impl<W: Write> Csv<W> {
 
 /// Quotes what holds a separator.
 fn field(text: &str) -> String {
-    if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    if text.contains([',', '"', '\n']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
 }
 
 impl<W: Write> Exporter for Csv<W> {

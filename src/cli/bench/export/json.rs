@@ -74,8 +74,19 @@ mod tests {
         let text = export(Format::Json, &rows()[..1]);
         let value: serde_json::Value = serde_json::from_str(text.lines().nth(1).unwrap()).unwrap();
         for field in [
-            "library", "op", "type", "redop", "ranks", "bytes", "count", "in_place", "time_us",
-            "time_us_p99", "algbw_gbps", "busbw_gbps", "wrong",
+            "library",
+            "op",
+            "type",
+            "redop",
+            "ranks",
+            "bytes",
+            "count",
+            "in_place",
+            "time_us",
+            "time_us_p99",
+            "algbw_gbps",
+            "busbw_gbps",
+            "wrong",
         ] {
             assert!(value.get(field).is_some(), "{field}");
         }

@@ -28,8 +28,11 @@ impl<W: Write> Table<W> {
             return Ok(());
         }
         self.block = Some(block);
-        let messages =
-            if row.messages > 1 { format!(", {} messages to each peer", row.messages) } else { String::new() };
+        let messages = if row.messages > 1 {
+            format!(", {} messages to each peer", row.messages)
+        } else {
+            String::new()
+        };
         writeln!(self.out, "#\n# {} on {} ranks{messages}", row.op, row.ranks)?;
         writeln!(self.out, "# {:>40}  {:^49}  {:^49}", "", "out of place", "in place")?;
         let side = format!("{:>10} {:>10} {:>8} {:>8} {:>9}", "time", "p99", "algbw", "busbw", "#wrong");
@@ -43,11 +46,17 @@ impl<W: Write> Table<W> {
     fn line(&mut self, out_of_place: Option<&Row>, in_place: Option<&Row>) -> io::Result<()> {
         let Some(row) = out_of_place.or(in_place) else { return Ok(()) };
         self.header(row)?;
-        let common =
-            format!("{:>11} {:>11} {:>8} {:>6} {:>4}", row.bytes, row.count, row.data_type, row.redop, row.root);
+        let common = format!(
+            "{:>11} {:>11} {:>8} {:>6} {:>4}",
+            row.bytes, row.count, row.data_type, row.redop, row.root
+        );
         let floor = match (row.floor_us, row.floor_ratio()) {
             (Some(floor), Some(ratio)) => {
-                format!(" {:>9} {:<7}{ratio:>6.2}", time(floor), format!(" {}", row.floor_by.as_deref().unwrap_or("")))
+                format!(
+                    " {:>9} {:<7}{ratio:>6.2}",
+                    time(floor),
+                    format!(" {}", row.floor_by.as_deref().unwrap_or(""))
+                )
             }
             _ => String::new(),
         };

@@ -1,0 +1,184 @@
+//! How each contender is started: this library by its own ranks, MPI by its launcher, with the options that
+//! serve it best on one machine.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::Options;
+use super::suite::Block;
+use crate::cli::Failure;
+use crate::cli::machine;
+
+/// Transports of UCX that serve one machine best.
+const UCX_TRANSPORTS: &str = "UCX_TLS=self,posix,sysv,cma";
+
+/// Who starts the ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Starter {
+    /// `shoal bench` itself.
+    Shoal,
+    /// Open MPI over its own shared memory.
+    OpenMpi,
+    /// Open MPI over UCX.
+    OpenMpiUcx,
+    /// MPICH over UCX.
+    Mpich,
+}
+
+/// A contender.
+#[derive(Clone, Debug)]
+pub(super) struct Contender {
+    /// As it is printed.
+    pub(super) name: &'static str,
+    pub(super) starter: Starter,
+    /// The second run of the same thing, for the band.
+    pub(super) is_control: bool,
+    program: PathBuf,
+    library: Option<PathBuf>,
+}
+
+/// The contenders that this machine has.
+///
+/// # Errors
+/// There is none.
+pub(super) fn all(options: &Options) -> Result<Vec<Contender>, Failure> {
+    let mut contenders = Vec::new();
+    let mut add = |name, starter, is_control, program: &Path| {
+        let (program, library) = (program.to_owned(), options.library.clone());
+        contenders.push(Contender { name, starter, is_control, program, library });
+    };
+    if !options.only_peers {
+        let program = std::env::current_exe()?;
+        add("shoal", Starter::Shoal, false, &program);
+        add("shoal", Starter::Shoal, true, &program);
+    }
+    let mut missing = Vec::new();
+    if options.openmpi.exists() {
+        add("openmpi", Starter::OpenMpi, false, &options.openmpi);
+        add("openmpi-ucx", Starter::OpenMpiUcx, false, &options.openmpi);
+    } else {
+        missing.push((&options.openmpi, "openmpi"));
+    }
+    if options.mpich.exists() {
+        add("mpich", Starter::Mpich, false, &options.mpich);
+    } else {
+        missing.push((&options.mpich, "mpich"));
+    }
+    for (path, mpi) in missing {
+        println!(
+            "# no {}: MPICC=mpicc.{mpi} cargo build --release --features mpi --target-dir target-{mpi}",
+            path.display()
+        );
+    }
+    if contenders.is_empty() { Err(Failure("there is nobody to measure".into())) } else { Ok(contenders) }
+}
+
+impl Contender {
+    /// The command that measures a block and prints JSON.
+    pub(super) fn command(&self, block: &Block, options: &Options) -> Command {
+        let words = self.words(block, options, machine::available_cores());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        if self.starter == Starter::Mpich
+            && let Some((name, value)) = UCX_TRANSPORTS.split_once('=')
+        {
+            command.env(name, value);
+        }
+        command
+    }
+
+    fn words(&self, block: &Block, options: &Options, cores: usize) -> Vec<String> {
+        let ranks = block.ranks.to_string();
+        let crowded = block.ranks > cores;
+        let open_mpi = |transports: &[&str]| {
+            let mut words = vec!["mpirun.openmpi", "--allow-run-as-root", "-np", &ranks];
+            let placement: &[&str] = if crowded {
+                &["--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
+            } else {
+                &["--bind-to", "core"]
+            };
+            words.extend(placement);
+            words.extend(transports);
+            words.into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let mut words = match self.starter {
+            Starter::Shoal => Vec::new(),
+            Starter::OpenMpi => open_mpi(&["--mca", "pml", "ob1", "--mca", "btl", "self,vader"]),
+            Starter::OpenMpiUcx => open_mpi(&[
+                "--mca",
+                "pml",
+                "ucx",
+                "--mca",
+                "pml_ucx_tls",
+                "any",
+                "--mca",
+                "pml_ucx_devices",
+                "any",
+                "-x",
+                UCX_TRANSPORTS,
+            ]),
+            Starter::Mpich => {
+                let placement: &[&str] = if crowded { &[] } else { &["-bind-to", "core"] };
+                let words = [&["mpirun.mpich", "-n", &ranks], placement].concat();
+                words.into_iter().map(str::to_owned).collect()
+            }
+        };
+        words.extend([self.program.display().to_string(), "bench".to_owned()]);
+        words.extend(block.arguments(options.seconds));
+        if options.rewrite {
+            words.push("--rewrite".to_owned());
+        }
+        match self.starter {
+            Starter::Shoal => {
+                words.extend(["--ranks".to_owned(), ranks]);
+                // Two ranks that share a core have no line between them to measure.
+                if block.floor && !crowded && !self.is_control {
+                    words.push("--floor".to_owned());
+                }
+                if let Some(library) = &self.library {
+                    words.extend(["--library".to_owned(), library.display().to_string()]);
+                }
+            }
+            _ => words.extend(["--contender".to_owned(), "mpi".to_owned()]),
+        }
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::suite::Suite;
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn words(starter: Starter, cores: usize) -> String {
+        let options = Line::try_parse_from(["peers"]).unwrap().options;
+        let program = PathBuf::from("/bin/shoal");
+        let contender = Contender { name: "x", starter, is_control: false, program, library: None };
+        contender.words(&Suite::Quick.blocks()[0], &options, cores).join(" ")
+    }
+
+    #[test]
+    fn ranks_with_a_core_each_are_bound_to_it() {
+        assert!(words(Starter::Shoal, 2).contains("/bin/shoal bench --op allreduce,"));
+        assert!(words(Starter::Shoal, 2).ends_with("--ranks 2 --floor"));
+        assert!(words(Starter::OpenMpi, 2).contains("-np 2 --bind-to core --mca pml ob1"));
+        assert!(words(Starter::OpenMpiUcx, 2).contains("--mca pml ucx"));
+        assert!(words(Starter::Mpich, 2).starts_with("mpirun.mpich -n 2 -bind-to core /bin/shoal bench"));
+        assert!(words(Starter::Mpich, 2).ends_with("--contender mpi"));
+    }
+
+    #[test]
+    fn crowded_ranks_are_not() {
+        assert!(words(Starter::OpenMpi, 1).contains("--oversubscribe --bind-to none"));
+        assert!(!words(Starter::Mpich, 1).contains("bind-to"));
+        assert!(!words(Starter::Shoal, 1).contains("--floor"));
+    }
+}

@@ -1,0 +1,156 @@
+//! The `shoal bench` command from outside, over a library that knows one rank (`fixtures/fake_nccl.c`):
+//! options, formats, exit codes, and ranks that fail, die or hang.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// The fake library, built once; `None` where there is no C compiler.
+fn fake_library() -> Option<&'static PathBuf> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let build = || {
+        let library = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("libfake.so");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/fake_nccl.c");
+        let built =
+            Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+        built.is_ok_and(|status| status.success()).then_some(library)
+    };
+    BUILT.get_or_init(build).as_ref()
+}
+
+fn bench(options: &str, variable: Option<&str>) -> Option<Output> {
+    let Some(library) = fake_library() else {
+        eprintln!("skipped: no C compiler");
+        return None;
+    };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
+    command.arg("bench").arg("--library").arg(library).args(options.split_whitespace());
+    // A launcher around the tests is not ours.
+    for name in ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID", "RANK"] {
+        command.env_remove(name);
+    }
+    if let Some(variable) = variable {
+        command.env(variable, "1");
+    }
+    Some(command.output().expect("the command starts"))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+const QUICK: &str = "--ranks 1 --sizes 8,64K -n 3 -w 1 --batches 2";
+
+#[test]
+fn every_operation_is_measured_and_right() {
+    for how in ["", "--threads", "--no-pin", "--memory library --rewrite"] {
+        let options = format!("{QUICK} {how} --format json --op all,exchange,packed,barrier -m 4");
+        let Some(output) = bench(&options, None) else { return };
+        let (rows, errors) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{how}: {errors}");
+        for operation in ["allreduce", "reducescatter", "alltoall", "gather", "sendrecv", "packed", "barrier"]
+        {
+            assert!(rows.contains(&format!("\"op\":\"{operation}\"")), "{how} {operation}: {rows}");
+        }
+        assert!(!rows.contains("\"op\":\"scatter\"") && rows.contains("scatter of float left out"));
+        for row in rows.lines().filter(|row| row.contains("\"op\"")) {
+            assert!(row.contains("\"wrong\":0"), "{row}");
+        }
+    }
+}
+
+#[test]
+fn every_type_and_reduction_is_measured_and_right() {
+    let Some(output) = bench(&format!("{QUICK} -d all -o all --format csv"), None) else { return };
+    let rows = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(rows.lines().count(), 1 + 12 * 5 * 2 * 2);
+}
+
+#[test]
+fn the_table_has_the_columns_of_nccl_tests() {
+    let Some(output) = bench(QUICK, None) else { return };
+    let table = text(&output.stdout);
+    for word in
+        ["size", "count", "type", "redop", "root", "algbw", "busbw", "#wrong", "out of place", "canary"]
+    {
+        assert!(table.contains(word), "{table}");
+    }
+    assert!(table.contains("Wrong elements: 0 OK"));
+}
+
+#[test]
+fn wrong_results_are_counted_and_fail_the_run() {
+    let Some(output) = bench(QUICK, Some("FAKE_WRONG")) else { return };
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("FAILED"));
+    let Some(output) = bench(&format!("{QUICK} -c 0"), Some("FAKE_WRONG")) else { return };
+    assert!(output.status.success());
+    assert!(text(&output.stdout).contains("not checked"));
+}
+
+#[test]
+fn a_rank_that_dies_is_named() {
+    let Some(output) = bench(QUICK, Some("FAKE_DIE")) else { return };
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("rank 0 was killed by signal 9"));
+}
+
+#[test]
+fn a_rank_that_hangs_does_not_hang_the_run() {
+    for how in ["", "--threads"] {
+        let Some(output) = bench(&format!("{QUICK} --timeout 1 {how}"), Some("FAKE_HANG")) else { return };
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("nothing moved for 1 s"), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn the_librarys_own_words_are_passed_on_once() {
+    for how in ["", "--threads"] {
+        let Some(output) = bench(&format!("--ranks 2 --no-pin --sizes 8 {how}"), None) else { return };
+        assert_eq!(output.status.code(), Some(1));
+        let errors = text(&output.stderr);
+        assert!(
+            errors.contains("ncclCommInitRank: invalid argument (4): the fake knows one rank only"),
+            "{errors}"
+        );
+        assert_eq!(errors.matches("the fake knows").count(), 1, "{errors}");
+    }
+}
+
+#[test]
+fn a_difference_from_itself_is_shown() {
+    let Some(output) = bench(&format!("{QUICK} --aa"), None) else { return };
+    assert!(output.status.success());
+    assert_eq!(text(&output.stdout).matches("# a/a allreduce").count(), 4);
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    for (options, words) in [
+        ("--ranks 1 --floor", "--floor is measured between two ranks"),
+        ("--ranks 2 -r 2", "--root 2 of 2 ranks"),
+        ("--op frobnicate", "frobnicate"),
+        ("-b 8Q", "is not a size"),
+        ("--contender mpi", "mpirun"),
+        ("--library /nowhere/libnccl.so", "cannot be used multiple times"),
+    ] {
+        let Some(output) = bench(options, None) else { return };
+        assert!(!output.status.success());
+        assert!(text(&output.stderr).contains(words), "{options}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn the_command_explains_itself() {
+    let run =
+        |words: &[&str]| Command::new(env!("CARGO_BIN_EXE_shoal")).args(words).output().expect("it starts");
+    assert!(text(&run(&["--version"]).stdout).starts_with("shoal "));
+    let help = text(&run(&["--help"]).stdout);
+    assert!(help.contains("bench") && help.contains("peers"), "{help}");
+    assert!(text(&run(&["bench", "--help"]).stdout).contains("nccl-tests"));
+    let missing = run(&["bench", "--library", "/nowhere/libnccl.so"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("cannot load /nowhere/libnccl.so"));
+}
