@@ -1,1 +1,2 @@
 //! The thin unsafe rest.
+pub mod baton;

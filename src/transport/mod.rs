@@ -12,6 +12,9 @@
 pub mod shm;
 pub mod sim;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::error::Error;
 use crate::op::Address;
 
@@ -114,4 +117,31 @@ pub trait Transport {
 
     /// Whether the peer still takes part. May ask the system: for long waits, not for every poll.
     fn peer(&mut self, peer: u32) -> Peer;
+
+    /// Tells every peer that this rank failed, and why. Only the first reason of a communicator is kept.
+    fn raise(&mut self, reason: &str);
+
+    /// Who failed first, and why, if somebody did.
+    fn raised(&mut self) -> Option<(u32, String)>;
+
+    /// Ends this rank's part, as its peers see it: [`Peer::Closed`] or [`Peer::Aborted`].
+    fn leave(&mut self, how: Peer);
+
+    /// How a thread that waits for these lines sleeps.
+    fn bell(&self) -> Arc<dyn Bell>;
+}
+
+/// Sleep that a peer's packet ends. In this order: announce, look once more, sleep, retract.
+pub trait Bell: Send + Sync {
+    /// Asks the peers to ring from now on. What they sent before is visible to a look that follows.
+    fn announce(&self);
+
+    /// Sleeps until a peer rings after [`Self::announce`], [`Self::ring`] is called, or `bound` is over.
+    fn sleep(&self, bound: Duration);
+
+    /// Asks the peers to ring no more.
+    fn retract(&self);
+
+    /// Ends the sleep of whoever sleeps on this rank's bell, from another thread of this process.
+    fn ring(&self);
 }
