@@ -1,5 +1,6 @@
 //! Collects operations between start and end, and hands over one sealed batch per communicator. A lone call
 //! is a batch of one.
+#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 
