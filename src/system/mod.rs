@@ -1,1 +1,3 @@
-//! The thin unsafe rest.
+//! The thin unsafe rest: shared maps, locks, futexes, copies between processes.
+pub mod arena;
+pub mod memory;
