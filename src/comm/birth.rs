@@ -68,10 +68,11 @@ fn facts(rank: u32, ranks: u32, topology: &Topology, config: &Config) -> Facts {
             frame_bytes: config.frame_bytes,
         },
         tune: tune::Facts {
+            ranks,
             ranks_per_host: topology.local_ranks().len() as u32,
             cores: topology.cores(),
-            algorithm: tune::named(&config.algorithm),
         },
+        algorithm: config.algorithm.clone(),
     }
 }
 
