@@ -23,6 +23,14 @@ pub(super) enum Outcome {
     Blocked,
 }
 
+impl Outcome {
+    /// Announcing or recognizing a packet is progress too: the peer may wait for just that.
+    #[inline]
+    fn counting(self, begins: bool) -> Outcome {
+        if begins && self == Outcome::Blocked { Outcome::Moved } else { self }
+    }
+}
+
 /// A plan's buffers, as addresses.
 #[derive(Debug, Default)]
 pub(super) struct Bound {
@@ -139,19 +147,23 @@ impl<T: Transport, D: Device> Hands<T, D> {
         match (action, &part.work) {
             (Action::Send { peer, from }, work) => self.send(peer, from, work, bound, progress),
             (Action::Recv { peer, into }, Work::Collective(_)) => {
-                if !progress.has_begun && !self.recognize(peer, bound.head, into.bytes)? {
+                let begins = !progress.has_begun;
+                if begins && !self.recognize(peer, bound.head, into.bytes)? {
                     return Ok(Outcome::Blocked);
                 }
                 progress.has_begun = true;
-                self.receive(peer, into, bound, progress)
+                Ok(self.receive(peer, into, bound, progress)?.counting(begins))
             }
             (Action::Recv { peer, into }, Work::Messages) => self.take_message(peer, into, bound, progress),
             (Action::RecvReduce { peer, with, into, incoming_first }, Work::Collective(collective)) => {
-                if !progress.has_begun && !self.recognize(peer, bound.head, into.bytes)? {
+                let begins = !progress.has_begun;
+                if begins && !self.recognize(peer, bound.head, into.bytes)? {
                     return Ok(Outcome::Blocked);
                 }
                 progress.has_begun = true;
-                self.receive_reduce(peer, [with, into], incoming_first, collective, bound, progress)
+                let ranges = [with, into];
+                let outcome = self.receive_reduce(peer, ranges, incoming_first, collective, bound, progress)?;
+                Ok(outcome.counting(begins))
             }
             (Action::SendFrame { peer, first, count, bytes }, _) => {
                 Ok(self.send_frame(peer, &part.plan.messages[first as usize..][..count as usize], bytes, bound))
@@ -239,8 +251,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
         }
         Ok(match self.transport.poll_bulk(peer)? {
             Bulk::Done => Outcome::Done,
-            Bulk::Waiting if !begins => Outcome::Blocked,
-            Bulk::Waiting | Bulk::Moving => Outcome::Moved,
+            Bulk::Moving => Outcome::Moved,
+            Bulk::Waiting => Outcome::Blocked.counting(begins),
         })
     }
 
@@ -361,7 +373,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
         progress: &mut Progress,
     ) -> Result<Outcome> {
         let place = peer as usize;
-        if !progress.has_begun && !self.inbound[place].is_open() {
+        let begins = !progress.has_begun;
+        if begins && !self.inbound[place].is_open() {
             let Some(front) = self.transport.front(peer)? else { return Ok(Outcome::Blocked) };
             let expected = head::numbered(head::of_message(into.bytes), self.received_count[place]);
             if let Some(count) = head::frame_count(front.head) {
@@ -373,7 +386,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
             }
         }
         let outcome = if progress.has_begun {
-            self.receive(peer, into, bound, progress)?
+            self.receive(peer, into, bound, progress)?.counting(begins)
         } else {
             self.take_from_frame(peer, into, bound)?
         };
