@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use super::Here;
 use super::bulk::{OfferWords, Verdict};
 use super::doorbell::wake;
 use super::layout::state;
 use super::local::LocalRank;
 use super::ring::{Broken, Consumer, Credit, Kind, RingMemory, Shape};
 use super::segment::Ring;
+use super::{BulkCounts, Here};
 use crate::error::{Error, Result};
 use crate::system::{attach, lock, memory::Seen};
 use crate::transport::{Front, Head};
@@ -72,6 +72,7 @@ pub(super) struct Incoming {
     pub(super) attach: Attach,
     seen: Vec<Seen>,
     scratch: Vec<u8>,
+    pub(super) counts: BulkCounts,
 }
 
 // SAFETY: its pointers lead into the ring's mapping and the mappings in `seen`, which it owns, and into memory
@@ -88,6 +89,7 @@ impl Incoming {
             attach: Attach::Unknown,
             seen: Vec::new(),
             scratch: Vec::new(),
+            counts: BulkCounts { direct: 0, mapped: 0, attached: 0, streamed: 0 },
         }
     }
 
@@ -129,7 +131,7 @@ impl Incoming {
                 }
                 let body = match kind {
                     Kind::Offer => self.settle(here, peer, offer, bytes),
-                    _ => Body::Stream { piece: None },
+                    _ => self.expect_stream(),
                 };
                 (bytes, body)
             }
@@ -147,18 +149,26 @@ impl Incoming {
             && let Some(owner) = here.find_local(peer)
             && let Some(source) = owner.source(here.rank, self.offers, bytes)
         {
+            self.counts.direct += 1;
             return Body::Direct { source: source.0, owner, held: false };
         }
         if here.settings.mapped
             && let Some(source) = self.find_mapped(here, peer, offer, bytes)
         {
+            self.counts.mapped += 1;
             return Body::Mapped { source };
         }
         self.probe(here, peer);
         if matches!(self.attach, Attach::Works { .. }) {
+            self.counts.attached += 1;
             return Body::Attached { source: offer.source as usize, from: 0, to: 0 };
         }
         self.ask_for_stream(here, peer, 0);
+        self.expect_stream()
+    }
+
+    const fn expect_stream(&mut self) -> Body {
+        self.counts.streamed += 1;
         Body::Stream { piece: None }
     }
 
@@ -298,8 +308,9 @@ impl Incoming {
         if got == 0 && asked > 0 {
             self.attach = Attach::Refused(reason);
             self.ask_for_stream(here, peer, at);
+            let body = self.expect_stream();
             if let Some(packet) = &mut self.packet {
-                packet.body = Body::Stream { piece: None };
+                packet.body = body;
             }
         } else if at + got == total {
             self.say_fetched(here, peer);

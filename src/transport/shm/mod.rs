@@ -76,6 +76,19 @@ impl Settings {
     }
 }
 
+/// By which paths bulk packets came so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BulkCounts {
+    /// Copied from the memory of another thread's rank.
+    pub direct: u64,
+    /// Read in place, in memory that is mapped on both sides.
+    pub mapped: u64,
+    /// Copied by the kernel between two processes.
+    pub attached: u64,
+    /// Through the ring.
+    pub streamed: u64,
+}
+
 /// What both halves of all edges need.
 #[derive(Debug)]
 struct Here {
@@ -186,6 +199,12 @@ impl ShmTransport {
             Attach::Refused(reason) => Err(reason.clone()),
             _ => Ok(()),
         }
+    }
+
+    /// By which paths bulk packets of `peer` came.
+    #[must_use]
+    pub fn bulk_counts(&self, peer: u32) -> BulkCounts {
+        self.edges[peer as usize].incoming.counts
     }
 
     /// Keeps what broke an edge.

@@ -172,7 +172,11 @@ impl Outgoing {
         }
         let Some(ring) = &self.ring else { return Ok(Bulk::Waiting) };
         match Verdict::read(ring.credit(Credit::Bulk), self.offers) {
-            Some(Verdict::Fetched) if !direct => {
+            Some(Verdict::Fetched) => {
+                if direct {
+                    // The receiver took another path, or a hostile hand wrote this: nobody reads afterwards.
+                    here.local.withdraw(peer);
+                }
                 self.sending = None;
                 Ok(Bulk::Done)
             }
@@ -187,8 +191,7 @@ impl Outgoing {
                 self.stream_at_once = !direct && memory::find(source, bytes).is_none();
                 self.stream(here, peer, source.add(from), left)
             }
-            // Within the process the word in the segment does not count.
-            Some(Verdict::Fetched) | None => Ok(Bulk::Waiting),
+            None => Ok(Bulk::Waiting),
         }
     }
 
