@@ -61,7 +61,9 @@ pub fn is_open() -> bool {
 #[inline]
 pub fn end() -> Result<()> {
     match DEPTH.get() {
-        0 => Err(Error::usage("ncclGroupEnd", "no group is open on this thread", "call ncclGroupStart first")),
+        0 => {
+            Err(Error::usage("ncclGroupEnd", "no group is open on this thread", "call ncclGroupStart first"))
+        }
         1 => {
             DEPTH.set(0);
             GROUP.with_borrow_mut(Group::seal)
@@ -195,7 +197,9 @@ fn run_births(births: Vec<Birth>) -> Result<()> {
     let results: Vec<Result<()>> = threads
         .into_iter()
         .map(|thread| {
-            thread.join().unwrap_or_else(|_| Err(Error::Internal("the birth of a communicator panicked".into())))
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(Error::Internal("the birth of a communicator panicked".into())))
         })
         .collect();
     results.into_iter().collect()

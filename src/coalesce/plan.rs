@@ -171,8 +171,7 @@ mod tests {
     fn messages() -> impl Strategy<Value = Vec<Message>> {
         let one = (any::<bool>(), 0u32..4, prop_oneof![0usize..40, 0usize..3000]);
         prop::collection::vec(one, 0..60).prop_map(|list| {
-            let message =
-                |(i, (is_send, peer, bytes))| Message { is_send, peer, bytes, buffer: i as u32 };
+            let message = |(i, (is_send, peer, bytes))| Message { is_send, peer, bytes, buffer: i as u32 };
             list.into_iter().enumerate().map(message).filter(|m: &Message| m.peer != 1).collect()
         })
     }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::system::wait;
 use crate::topology::Topology;
 use crate::trace::log;
-use crate::transport::shm::{Host, Invitation, Segment, ShmTransport};
+use crate::transport::shm::{Host, Invitation, Segment, Settings, ShmTransport};
 use crate::tune;
 
 /// Makes the id that the ranks of a new communicator share.
@@ -40,7 +40,9 @@ pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options)
     let topology = Topology::from_cards(rank, &session.cards);
     check_hosts(&topology)?;
     let segment = share_segment(&mut session, &topology, config)?;
-    let transport = together(&mut session, "opening its lines", |_| ShmTransport::new(segment, rank, config))?;
+    let transport = together(&mut session, "opening its lines", |_| {
+        ShmTransport::new(segment, rank, Settings::new(config))
+    })?;
     session.barrier()?;
     let spin_count = wait::spin_limit(config.spin, topology.local_ranks().len());
     let endpoint = Endpoint::new(
@@ -104,7 +106,11 @@ fn check_hosts(topology: &Topology) -> Result<()> {
         .collect();
     Err(Error::usage(
         "ncclCommInitRank",
-        format_args!("the ranks are on {} hosts: {}; this version connects ranks on one machine only", names.len(), names.join(", ")),
+        format_args!(
+            "the ranks are on {} hosts: {}; this version connects ranks on one machine only",
+            names.len(),
+            names.join(", ")
+        ),
         "start all ranks on one machine with the same SHOAL_HOSTID",
     ))
 }
@@ -144,10 +150,10 @@ fn share_segment(session: &mut Session, topology: &Topology, config: &Config) ->
     }
     let deadline = Instant::now() + config.init_timeout.max(Duration::from_secs(1));
     let segment = together(session, "joining shared memory", |_| {
-        let bytes: &[u8; Invitation::BYTES] =
-            offers[topology.leader() as usize].as_slice().try_into().map_err(|_| {
-                Error::Internal("the leader offered no shared memory".into())
-            })?;
+        let bytes: &[u8; Invitation::BYTES] = offers[topology.leader() as usize]
+            .as_slice()
+            .try_into()
+            .map_err(|_| Error::Internal("the leader offered no shared memory".into()))?;
         Segment::join(&Invitation::from_bytes(bytes), deadline)
     })?;
     session.barrier()?;

@@ -69,7 +69,11 @@ impl Operators {
             return Err(Error::argument(
                 call,
                 "op",
-                format_args!("{operator} was made for {}, the call is of {}", made_for.name(), data_type.name()),
+                format_args!(
+                    "{operator} was made for {}, the call is of {}",
+                    made_for.name(),
+                    data_type.name()
+                ),
                 "make one operator per type",
             ));
         }

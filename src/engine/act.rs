@@ -95,10 +95,12 @@ impl<T: Transport, D: Device> Hands<T, D> {
     pub(super) fn bind(&mut self, part: &Part, ops: &[Op], bound: &mut Bound) {
         bound.bases.clear();
         match &part.work {
-            Work::Messages => bound.bases.extend(ops.iter().map(|op| {
-                if op.kind == crate::op::Kind::Send { op.source } else { op.target }
-            })),
-            Work::Collective(collective) => self.bind_collective(part, collective, &ops[collective.op], bound),
+            Work::Messages => bound.bases.extend(
+                ops.iter().map(|op| if op.kind == crate::op::Kind::Send { op.source } else { op.target }),
+            ),
+            Work::Collective(collective) => {
+                self.bind_collective(part, collective, &ops[collective.op], bound)
+            }
         }
     }
 
@@ -162,12 +164,16 @@ impl<T: Transport, D: Device> Hands<T, D> {
                 }
                 progress.has_begun = true;
                 let ranges = [with, into];
-                let outcome = self.receive_reduce(peer, ranges, incoming_first, collective, bound, progress)?;
+                let outcome =
+                    self.receive_reduce(peer, ranges, incoming_first, collective, bound, progress)?;
                 Ok(outcome.counting(begins))
             }
-            (Action::SendFrame { peer, first, count, bytes }, _) => {
-                Ok(self.send_frame(peer, &part.plan.messages[first as usize..][..count as usize], bytes, bound))
-            }
+            (Action::SendFrame { peer, first, count, bytes }, _) => Ok(self.send_frame(
+                peer,
+                &part.plan.messages[first as usize..][..count as usize],
+                bytes,
+                bound,
+            )),
             (local, work) => {
                 self.work_locally(local, work, bound);
                 Ok(Outcome::Done)
@@ -405,7 +411,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
         bytes: usize,
     ) -> Result<()> {
         let lengths_bytes = count as usize * LENGTH_BYTES;
-        if head::sequence(front.head) != head::sequence(expected) || count == 0 || lengths_bytes > front.bytes {
+        if head::sequence(front.head) != head::sequence(expected) || count == 0 || lengths_bytes > front.bytes
+        {
             return Err(self.mismatch(peer, expected, bytes, front));
         }
         let inbound = &mut self.inbound[peer as usize];
@@ -413,7 +420,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
         inbound.taken_count = 0;
         let view = self.transport.view(peer, lengths_bytes)?;
         inbound.lengths.extend(
-            view.chunks_exact(LENGTH_BYTES).map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap_or_default())),
+            view.chunks_exact(LENGTH_BYTES)
+                .map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap_or_default())),
         );
         let sum: usize = inbound.lengths.iter().map(|length| *length as usize).sum();
         if inbound.lengths.len() != count as usize || sum + lengths_bytes != front.bytes {
@@ -438,7 +446,9 @@ impl<T: Transport, D: Device> Hands<T, D> {
             // SAFETY: the target as at the top of the file. A frame is eager, so all of it is there at once.
             let count = unsafe { self.transport.read_into(peer, bound.at(into, 0), length)? };
             if count != length {
-                return Err(Error::Internal(format!("{count} of {length} bytes of a frame from rank {peer}")));
+                return Err(Error::Internal(format!(
+                    "{count} of {length} bytes of a frame from rank {peer}"
+                )));
             }
         }
         let inbound = &mut self.inbound[peer as usize];

@@ -17,8 +17,8 @@ use crate::op::Op;
 use crate::system::baton::{Baton, Held};
 use crate::system::wait::{Pause, Waiter};
 use crate::system::{fork, thread};
-use crate::transport::shm::{Doorbell, ShmTransport, sleep_unless};
 use crate::transport::Peer;
+use crate::transport::shm::{Doorbell, ShmTransport, sleep_unless};
 
 /// The engine that jobs run on.
 pub type HostEngine = Engine<ShmTransport, Host>;
@@ -157,9 +157,7 @@ impl Endpoint {
     fn verdict(&self, engine: &HostEngine) -> Result<()> {
         match engine.failure() {
             None => Ok(()),
-            Some(error) => {
-                        Err(error.clone())
-            }
+            Some(error) => Err(error.clone()),
         }
     }
 
@@ -199,7 +197,8 @@ pub fn wait(tickets: &[Ticket]) -> Result<()> {
         ticket.endpoint.waiter_count.fetch_add(1, Ordering::AcqRel);
     }
     let mut results: Vec<Option<Result<()>>> = tickets.iter().map(|_| None).collect();
-    let mut patience = Patience::new(tickets.iter().map(|ticket| ticket.endpoint.spin_count).min().unwrap_or(0));
+    let mut patience =
+        Patience::new(tickets.iter().map(|ticket| ticket.endpoint.spin_count).min().unwrap_or(0));
     while results.iter().any(Option::is_none) {
         let mut has_moved = false;
         for (ticket, result) in tickets.iter().zip(&mut results).filter(|(_, result)| result.is_none()) {

@@ -181,7 +181,10 @@ impl<T: Transport, D: Device> Engine<T, D> {
     #[cold]
     pub fn fail(&mut self, error: Error) {
         if self.failure.is_none() {
-            crate::trace::log::warn(format_args!("rank {} of {}: {error}", self.hands.rank, self.hands.ranks));
+            crate::trace::log::warn(format_args!(
+                "rank {} of {}: {error}",
+                self.hands.rank, self.hands.ranks
+            ));
             if !self.has_left {
                 self.hands.transport.raise(&error.to_string());
             }

@@ -141,7 +141,9 @@ impl Run {
             | Action::SendFrame { peer, .. }
             | Action::Recv { peer, .. }
             | Action::RecvReduce { peer, .. } => Some(peer),
-            Action::Copy { .. } | Action::Reduce { .. } | Action::Scale { .. } | Action::Divide { .. } => None,
+            Action::Copy { .. } | Action::Reduce { .. } | Action::Scale { .. } | Action::Divide { .. } => {
+                None
+            }
         }
     }
 }

@@ -9,6 +9,8 @@
 //!
 //! Nothing here blocks. Each call does a bounded piece of work and says whether there is more.
 
+#[cfg(test)]
+pub(crate) mod conformance;
 pub mod shm;
 pub mod sim;
 

@@ -141,7 +141,11 @@ impl World {
             let time = self.in_order(connection, to_root);
             self.at(
                 time,
-                if to_root { Happening::ToRoot { connection, bytes } } else { Happening::ToMember { connection, bytes } },
+                if to_root {
+                    Happening::ToRoot { connection, bytes }
+                } else {
+                    Happening::ToMember { connection, bytes }
+                },
             );
         }
     }
@@ -208,7 +212,9 @@ impl World {
                 self.nodes[node].member.handle_closed(now, attempt, Obstacle::Refused);
                 node
             }
-            Happening::ToRoot { connection, bytes } => return self.root.handle_input(now, connection, &bytes),
+            Happening::ToRoot { connection, bytes } => {
+                return self.root.handle_input(now, connection, &bytes);
+            }
             Happening::RootClosed { connection } => return self.root.handle_closed(connection),
             Happening::ToMember { connection, bytes } => {
                 let Some((node, attempt)) = self.ends.get(&connection).copied() else { return };
@@ -278,7 +284,8 @@ impl World {
         let node = &mut self.nodes[index];
         if node.dies_after_joining {
             node.result = Some(Ok(()));
-            let ends: Vec<u64> = self.ends.iter().filter(|(_, end)| end.0 == index).map(|(id, _)| *id).collect();
+            let ends: Vec<u64> =
+                self.ends.iter().filter(|(_, end)| end.0 == index).map(|(id, _)| *id).collect();
             for connection in ends {
                 self.ends.remove(&connection);
                 let time = self.in_order(connection, true);
@@ -327,7 +334,12 @@ impl World {
             assert_eq!(cards.len(), self.nodes.len());
             assert!(cards.iter().zip(0..).all(|(card, rank)| card.rank == rank));
             for (step, parts) in node.gathered.iter().enumerate() {
-                assert!(parts.iter().enumerate().all(|(rank, part)| *part == format!("{rank} at {step}").as_bytes()));
+                assert!(
+                    parts
+                        .iter()
+                        .enumerate()
+                        .all(|(rank, part)| *part == format!("{rank} at {step}").as_bytes())
+                );
             }
             assert_eq!(node.gathered.len(), node.steps);
         }
@@ -357,7 +369,8 @@ fn a_thousand_ranks_meet() {
     for _ in 0..EVENTS_MAX {
         let mut last = world.nodes.iter().filter(|node| node.joined.is_some()).count();
         world.run_until(|world| {
-            world.root.is_finished() || world.nodes.iter().filter(|node| node.joined.is_some()).take(last + 1).count() > last
+            world.root.is_finished()
+                || world.nodes.iter().filter(|node| node.joined.is_some()).take(last + 1).count() > last
         });
         if world.root.is_finished() {
             break;
@@ -436,7 +449,8 @@ fn a_rank_that_dies_between_steps_is_named() {
 fn a_rank_that_does_not_take_a_step_is_named() {
     let mut world = World::with_ranks(4, 5, 1);
     // It joins, and then computes for ever.
-    world.run_until(|world| world.nodes[2].joined.is_some() || world.nodes.iter().all(|n| n.joined.is_some()));
+    world
+        .run_until(|world| world.nodes[2].joined.is_some() || world.nodes.iter().all(|n| n.joined.is_some()));
     let mut world = World::with_ranks(4, 5, 1);
     world.run_until(|world| world.root.poll_timeout().is_none() && world.now > Duration::ZERO);
     world.nodes[2].steps = 0;
@@ -508,7 +522,10 @@ fn strangers_disturb_nobody() {
 #[test]
 fn the_wrong_secret_the_wrong_communicator_and_the_wrong_place_end_by_the_bound() {
     for (change, expected) in [
-        ((|settings| settings.secret = Secret([9; 32])) as fn(&mut member::Settings), "does not know the secret"),
+        (
+            (|settings| settings.secret = Secret([9; 32])) as fn(&mut member::Settings),
+            "does not know the secret",
+        ),
         (|settings| settings.communicator = [9; 16], "another communicator meets"),
     ] {
         let mut world = World::new(8);
