@@ -7,7 +7,7 @@ CC ?= cc
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
-VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+SHOAL_VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 RELEASE := target/release
 
 # Calls within the library stay within; it is never unmapped, since a thread of ours may run in it; nothing is
@@ -30,6 +30,6 @@ install: release
 	ln -sf libnccl.so.2 $(DESTDIR)$(PREFIX)/lib/libnccl.so
 	install -m 644 include/nccl.h include/shoal.h $(DESTDIR)$(PREFIX)/include/
 	install -m 755 $(RELEASE)/shoal $(DESTDIR)$(PREFIX)/bin/shoal
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' link/shoal.pc.in \
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(SHOAL_VERSION)|' link/shoal.pc.in \
 		> $(DESTDIR)$(PREFIX)/lib/pkgconfig/shoal.pc
 	chmod 644 $(DESTDIR)$(PREFIX)/lib/pkgconfig/shoal.pc

@@ -14,7 +14,6 @@ use crate::op::{Address, DataType, Kind, Op, Reduction, Scalar};
 #[derive(Clone, Copy)]
 struct Call {
     name: &'static str,
-    kind: Kind,
     source: *const c_void,
     target: *mut c_void,
     count: usize,
@@ -30,33 +29,33 @@ struct Call {
 const NO_OPERATOR: c_int = 0;
 const NO_PEER: c_int = 0;
 
-/// Boundary, convert, call.
+/// Boundary, convert, call. The kind is a constant, so that each function keeps its own checks only.
 #[inline(always)]
-fn enqueue(call: Call) -> ResultNumber {
+fn enqueue<const KIND: usize>(call: Call) -> ResultNumber {
     wall::grouped(call.name, || {
         handle::with(call.name, call.comm.addr(), |comm| {
-            let op = convert(&call, comm)?;
+            let op = convert(const { Kind::ALL[KIND] }, &call, comm)?;
             group::submit(call.name, comm, op, stream_of(call.name, call.stream)?)
         })
     })
 }
 
 #[inline(always)]
-fn convert(call: &Call, comm: &Comm) -> Result<Op> {
+fn convert(kind: Kind, call: &Call, comm: &Comm) -> Result<Op> {
     let data_type = data_type(call.name, call.data_type)?;
-    let (reduction, scalar) = match call.kind.reduces() {
+    let (reduction, scalar) = match kind.reduces() {
         true => operator(call, comm, data_type)?,
         false => (Reduction::Sum, Scalar::None),
     };
-    let peer = match call.kind {
+    let peer = match kind {
         Kind::Send | Kind::Recv => rank_of(call.name, "peer", call.peer, comm.ranks())?,
-        _ if call.kind.has_root() => rank_of(call.name, "root", call.peer, comm.ranks())?,
+        _ if kind.has_root() => rank_of(call.name, "root", call.peer, comm.ranks())?,
         _ => 0,
     };
-    fits(call, data_type, comm.ranks())?;
-    memory_is_given(call, comm.rank() == peer)?;
+    fits(kind, call, data_type, comm.ranks())?;
+    memory_is_given(kind, call, comm.rank() == peer)?;
     Ok(Op {
-        kind: call.kind,
+        kind,
         data_type,
         reduction,
         peer,
@@ -90,15 +89,15 @@ fn operator(call: &Call, comm: &Comm, data_type: DataType) -> Result<(Reduction,
 
 /// No buffer of the call may be larger than memory can be: `ranks` counts of 8 bytes at most.
 #[inline(always)]
-fn fits(call: &Call, data_type: DataType, ranks: u32) -> Result<()> {
+fn fits(kind: Kind, call: &Call, data_type: DataType, ranks: u32) -> Result<()> {
     // Below this no count is too large for the most ranks there can be.
     const SURELY: usize = isize::MAX as usize / 8 / u32::MAX as usize;
-    if call.count > SURELY { fits_at_length(call, data_type, ranks) } else { Ok(()) }
+    if call.count > SURELY { fits_at_length(kind, call, data_type, ranks) } else { Ok(()) }
 }
 
 #[inline(never)]
-fn fits_at_length(call: &Call, data_type: DataType, ranks: u32) -> Result<()> {
-    let slices = match call.kind {
+fn fits_at_length(kind: Kind, call: &Call, data_type: DataType, ranks: u32) -> Result<()> {
+    let slices = match kind {
         Kind::AllReduce | Kind::Reduce | Kind::Broadcast | Kind::Send | Kind::Recv => 1,
         Kind::AllGather | Kind::ReduceScatter | Kind::AlltoAll | Kind::Gather | Kind::Scatter => ranks,
     };
@@ -116,8 +115,8 @@ fn fits_at_length(call: &Call, data_type: DataType, ranks: u32) -> Result<()> {
 
 /// NULL only where nothing is read, or written.
 #[inline(always)]
-fn memory_is_given(call: &Call, is_root: bool) -> Result<()> {
-    let (is_read, is_written) = match call.kind {
+fn memory_is_given(kind: Kind, call: &Call, is_root: bool) -> Result<()> {
+    let (is_read, is_written) = match kind {
         Kind::Send => (true, false),
         Kind::Recv => (false, true),
         Kind::Broadcast | Kind::Scatter => (is_root, true),
@@ -159,8 +158,18 @@ unsafe extern "C" fn pncclAllReduce(
     comm: CommHandle,
     stream: StreamHandle,
 ) -> ResultNumber {
-    let (name, kind, peer) = ("ncclAllReduce", Kind::AllReduce, NO_PEER);
-    enqueue(Call { name, kind, source, target, count, data_type, operator, peer, comm, stream })
+    let (name, peer) = ("ncclAllReduce", NO_PEER);
+    enqueue::<{ Kind::AllReduce as usize }>(Call {
+        name,
+        source,
+        target,
+        count,
+        data_type,
+        operator,
+        peer,
+        comm,
+        stream,
+    })
 }
 
 /// # Safety
@@ -176,8 +185,18 @@ unsafe extern "C" fn pncclReduce(
     comm: CommHandle,
     stream: StreamHandle,
 ) -> ResultNumber {
-    let (name, kind) = ("ncclReduce", Kind::Reduce);
-    enqueue(Call { name, kind, source, target, count, data_type, operator, peer, comm, stream })
+    let name = "ncclReduce";
+    enqueue::<{ Kind::Reduce as usize }>(Call {
+        name,
+        source,
+        target,
+        count,
+        data_type,
+        operator,
+        peer,
+        comm,
+        stream,
+    })
 }
 
 /// # Safety
@@ -192,8 +211,18 @@ unsafe extern "C" fn pncclReduceScatter(
     comm: CommHandle,
     stream: StreamHandle,
 ) -> ResultNumber {
-    let (name, kind, peer) = ("ncclReduceScatter", Kind::ReduceScatter, NO_PEER);
-    enqueue(Call { name, kind, source, target, count, data_type, operator, peer, comm, stream })
+    let (name, peer) = ("ncclReduceScatter", NO_PEER);
+    enqueue::<{ Kind::ReduceScatter as usize }>(Call {
+        name,
+        source,
+        target,
+        count,
+        data_type,
+        operator,
+        peer,
+        comm,
+        stream,
+    })
 }
 
 /// The broadcast in place.
@@ -209,8 +238,18 @@ unsafe extern "C" fn pncclBcast(
     comm: CommHandle,
     stream: StreamHandle,
 ) -> ResultNumber {
-    let (name, kind, operator, source) = ("ncclBcast", Kind::Broadcast, NO_OPERATOR, target.cast_const());
-    enqueue(Call { name, kind, source, target, count, data_type, operator, peer, comm, stream })
+    let (name, operator, source) = ("ncclBcast", NO_OPERATOR, target.cast_const());
+    enqueue::<{ Kind::Broadcast as usize }>(Call {
+        name,
+        source,
+        target,
+        count,
+        data_type,
+        operator,
+        peer,
+        comm,
+        stream,
+    })
 }
 
 /// # Safety
@@ -225,8 +264,18 @@ unsafe extern "C" fn pncclBroadcast(
     comm: CommHandle,
     stream: StreamHandle,
 ) -> ResultNumber {
-    let (name, kind, operator) = ("ncclBroadcast", Kind::Broadcast, NO_OPERATOR);
-    enqueue(Call { name, kind, source, target, count, data_type, operator, peer, comm, stream })
+    let (name, operator) = ("ncclBroadcast", NO_OPERATOR);
+    enqueue::<{ Kind::Broadcast as usize }>(Call {
+        name,
+        source,
+        target,
+        count,
+        data_type,
+        operator,
+        peer,
+        comm,
+        stream,
+    })
 }
 
 /// # Safety
@@ -240,8 +289,18 @@ unsafe extern "C" fn pncclAllGather(
     comm: CommHandle,
     stream: StreamHandle,
 ) -> ResultNumber {
-    let (name, kind, operator, peer) = ("ncclAllGather", Kind::AllGather, NO_OPERATOR, NO_PEER);
-    enqueue(Call { name, kind, source, target, count, data_type, operator, peer, comm, stream })
+    let (name, operator, peer) = ("ncclAllGather", NO_OPERATOR, NO_PEER);
+    enqueue::<{ Kind::AllGather as usize }>(Call {
+        name,
+        source,
+        target,
+        count,
+        data_type,
+        operator,
+        peer,
+        comm,
+        stream,
+    })
 }
 
 /// # Safety
@@ -255,8 +314,18 @@ unsafe extern "C" fn pncclAlltoAll(
     comm: CommHandle,
     stream: StreamHandle,
 ) -> ResultNumber {
-    let (name, kind, operator, peer) = ("ncclAlltoAll", Kind::AlltoAll, NO_OPERATOR, NO_PEER);
-    enqueue(Call { name, kind, source, target, count, data_type, operator, peer, comm, stream })
+    let (name, operator, peer) = ("ncclAlltoAll", NO_OPERATOR, NO_PEER);
+    enqueue::<{ Kind::AlltoAll as usize }>(Call {
+        name,
+        source,
+        target,
+        count,
+        data_type,
+        operator,
+        peer,
+        comm,
+        stream,
+    })
 }
 
 /// # Safety
@@ -271,8 +340,18 @@ unsafe extern "C" fn pncclGather(
     comm: CommHandle,
     stream: StreamHandle,
 ) -> ResultNumber {
-    let (name, kind, operator) = ("ncclGather", Kind::Gather, NO_OPERATOR);
-    enqueue(Call { name, kind, source, target, count, data_type, operator, peer, comm, stream })
+    let (name, operator) = ("ncclGather", NO_OPERATOR);
+    enqueue::<{ Kind::Gather as usize }>(Call {
+        name,
+        source,
+        target,
+        count,
+        data_type,
+        operator,
+        peer,
+        comm,
+        stream,
+    })
 }
 
 /// # Safety
@@ -287,8 +366,18 @@ unsafe extern "C" fn pncclScatter(
     comm: CommHandle,
     stream: StreamHandle,
 ) -> ResultNumber {
-    let (name, kind, operator) = ("ncclScatter", Kind::Scatter, NO_OPERATOR);
-    enqueue(Call { name, kind, source, target, count, data_type, operator, peer, comm, stream })
+    let (name, operator) = ("ncclScatter", NO_OPERATOR);
+    enqueue::<{ Kind::Scatter as usize }>(Call {
+        name,
+        source,
+        target,
+        count,
+        data_type,
+        operator,
+        peer,
+        comm,
+        stream,
+    })
 }
 
 /// # Safety
@@ -302,8 +391,18 @@ unsafe extern "C" fn pncclSend(
     comm: CommHandle,
     stream: StreamHandle,
 ) -> ResultNumber {
-    let (name, kind, operator, target) = ("ncclSend", Kind::Send, NO_OPERATOR, std::ptr::null_mut());
-    enqueue(Call { name, kind, source, target, count, data_type, operator, peer, comm, stream })
+    let (name, operator, target) = ("ncclSend", NO_OPERATOR, std::ptr::null_mut());
+    enqueue::<{ Kind::Send as usize }>(Call {
+        name,
+        source,
+        target,
+        count,
+        data_type,
+        operator,
+        peer,
+        comm,
+        stream,
+    })
 }
 
 /// # Safety
@@ -317,6 +416,16 @@ unsafe extern "C" fn pncclRecv(
     comm: CommHandle,
     stream: StreamHandle,
 ) -> ResultNumber {
-    let (name, kind, operator, source) = ("ncclRecv", Kind::Recv, NO_OPERATOR, std::ptr::null());
-    enqueue(Call { name, kind, source, target, count, data_type, operator, peer, comm, stream })
+    let (name, operator, source) = ("ncclRecv", NO_OPERATOR, std::ptr::null());
+    enqueue::<{ Kind::Recv as usize }>(Call {
+        name,
+        source,
+        target,
+        count,
+        data_type,
+        operator,
+        peer,
+        comm,
+        stream,
+    })
 }

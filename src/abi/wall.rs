@@ -13,27 +13,36 @@ use crate::group;
 /// Runs `body`; a call that may stand in a group. If it fails there, the group starts nothing.
 #[inline(always)]
 pub(super) fn grouped(call: &'static str, body: impl FnOnce() -> Result<()>) -> ResultNumber {
-    // State that a panic could leave half changed lies behind locks and cells that know it.
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(())) => Code::Success as ResultNumber,
-        Ok(Err(error)) => fail_in_group(&error),
-        Err(payload) => fail_in_group(&broken(call, payload)),
-    }
+    guarded(call, fail_in_group, || body().map(|()| Code::Success))
 }
 
 /// Runs `body`; a call that leaves groups alone.
 #[inline(always)]
 pub(super) fn plain(call: &'static str, body: impl FnOnce() -> Result<()>) -> ResultNumber {
-    answering(call, || body().map(|()| Code::Success))
+    guarded(call, fail, || body().map(|()| Code::Success))
 }
 
 /// Runs `body`; a call with more than one good answer.
 #[inline(always)]
 pub(super) fn answering(call: &'static str, body: impl FnOnce() -> Result<Code>) -> ResultNumber {
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(code)) => code as ResultNumber,
-        Ok(Err(error)) => fail(&error),
-        Err(payload) => fail(&broken(call, payload)),
+    guarded(call, fail, body)
+}
+
+/// An error is dealt with inside, so that a number is all that passes the wall.
+#[inline(always)]
+fn guarded(
+    call: &'static str,
+    fail: impl Fn(Error) -> ResultNumber,
+    body: impl FnOnce() -> Result<Code>,
+) -> ResultNumber {
+    let answer = || match body() {
+        Ok(code) => code as ResultNumber,
+        Err(error) => fail(error),
+    };
+    // State that a panic could leave half changed lies behind locks and cells that know it.
+    match catch_unwind(AssertUnwindSafe(answer)) {
+        Ok(number) => number,
+        Err(payload) => fail(broken(call, payload)),
     }
 }
 
@@ -45,11 +54,11 @@ pub(super) fn value<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
 
 #[cold]
 #[inline(never)]
-fn fail_in_group(error: &Error) -> ResultNumber {
+fn fail_in_group(error: Error) -> ResultNumber {
     // A thread that is ending has no group left to look for.
     let _ = catch_unwind(AssertUnwindSafe(|| {
         if group::is_open() {
-            group::poison(error);
+            group::poison(&error);
         }
     }));
     fail(error)
@@ -57,9 +66,9 @@ fn fail_in_group(error: &Error) -> ResultNumber {
 
 #[cold]
 #[inline(never)]
-fn fail(error: &Error) -> ResultNumber {
+fn fail(error: Error) -> ResultNumber {
     // A thread that is ending has no last error left to set.
-    let _ = catch_unwind(AssertUnwindSafe(|| error::set_last(error)));
+    let _ = catch_unwind(AssertUnwindSafe(|| error::set_last(&error)));
     error.code() as ResultNumber
 }
 
