@@ -162,6 +162,12 @@ impl Default for Config {
     }
 }
 
+/// A variable that is no setting of ours: what a launcher tells the processes that it starts.
+#[must_use]
+pub fn told_by_launcher(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 struct Reader<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     complaints: std::cell::RefCell<Vec<String>>,

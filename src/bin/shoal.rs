@@ -1,2 +1,10 @@
 //! The `shoal` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use shoal::cli;
+
+fn main() -> ExitCode {
+    cli::run(&cli::Arguments::parse())
+}

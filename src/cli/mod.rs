@@ -1,1 +1,75 @@
-//! The command.
+//! The `shoal` command: parse, call the library, print.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`bench`] | `shoal bench`: starts ranks, measures, checks, prints |
+//! | [`peers`] | `shoal peers`: the same measurement of this library and of MPI, side by side |
+//! | [`canary`] | how far the cores are apart right now |
+//! | `floor` | what the machine allows |
+//! | `board` | where the ranks of a run meet, without a call into what is measured |
+//! | `library` | NCCL's C interface, loaded at run time |
+//! | `machine` | cores, shared memory, clocks |
+
+pub mod bench;
+mod board;
+pub mod canary;
+mod floor;
+mod library;
+mod machine;
+pub mod peers;
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Collective communication on this machine: measure it, compare it.
+#[derive(Debug, Parser)]
+#[command(name = "shoal", version, propagate_version = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the command can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure a library, like nccl-tests.
+    Bench(Box<bench::options::Options>),
+    /// Measure this library and MPI side by side.
+    Peers(peers::Options),
+}
+
+/// Why the command could not do it, as a sentence for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure(pub String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure(error.to_string())
+    }
+}
+
+/// Does what the arguments say; the code is 1 when it failed or a result was wrong.
+#[must_use]
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let outcome = match &arguments.command {
+        Command::Bench(options) => bench::run(options),
+        Command::Peers(options) => peers::run(options),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failure) => {
+            eprintln!("shoal: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
