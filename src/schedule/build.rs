@@ -21,8 +21,10 @@ use crate::op::Kind;
 /// Scratch is handed out in multiples of this, so that two ranges of it share no cache line.
 const SCRATCH_ALIGNMENT_BYTES: usize = 64;
 
-/// Local copies are cut to this, so that packets are looked after in between.
+/// Local copies are cut to this, so that packets are looked after in between; but not into more steps than
+/// [`MOST_COPIES`].
 const COPY_BYTES: usize = 256 << 10;
+const MOST_COPIES: usize = 4096;
 
 /// A step that later ones can be put behind; nothing where the step had no bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -217,8 +219,9 @@ impl Builder {
         if from == into {
             return mark;
         }
-        for start in (0..from.bytes).step_by(COPY_BYTES) {
-            let bytes = COPY_BYTES.min(from.bytes - start);
+        let most_bytes = COPY_BYTES.max(from.bytes.div_ceil(MOST_COPIES).next_multiple_of(8));
+        for start in (0..from.bytes).step_by(most_bytes) {
+            let bytes = most_bytes.min(from.bytes - start);
             let from = Range::new(from.buffer, from.offset + start, bytes);
             let into = Range::new(into.buffer, into.offset + start, bytes);
             mark = self.push(LaneKey::Local, Action::Copy { from, into }, &[from], Some(into), Mark(None));

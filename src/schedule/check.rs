@@ -225,8 +225,7 @@ impl<'a> Run<'a> {
                     continue;
                 }
             };
-            let Some(moved) = self.try_step(number, lane, step)? else { continue };
-            for (number, lane) in moved.into_iter().flatten() {
+            for (number, lane) in self.try_step(number, lane, step)? {
                 self.ranks[number].done[lane] += 1;
                 queue.push_back((number, lane));
                 queue.extend(self.ranks[number].wakes[lane].drain(..).map(|lane| (number, lane as usize)));
@@ -244,31 +243,27 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Executes a step that may start, with its other half if it is a packet; names the lanes that moved.
-    fn try_step(
-        &mut self,
-        number: usize,
-        lane: usize,
-        step: Step,
-    ) -> Result<Option<[Option<(usize, usize)>; 2]>, Flaw> {
+    /// Executes a step that may start, with its other half if it is a packet; names the lanes that moved, as
+    /// (rank, lane).
+    fn try_step(&mut self, number: usize, lane: usize, step: Step) -> Result<Vec<(usize, usize)>, Flaw> {
         let (peer, back) = match self.ranks[number].ways[lane] {
             Way::Local => {
                 self.run_local(number, lane).map_err(|what| Flaw { rank: number as u32, what })?;
-                return Ok(Some([Some((number, lane)), None]));
+                return Ok(vec![(number, lane)]);
             }
             Way::To(peer) => (peer as usize, Way::From(number as u32)),
             Way::From(peer) => (peer as usize, Way::To(number as u32)),
         };
-        let Some(other) = self.ranks[peer].lane_to(back) else { return Ok(None) };
+        let Some(other) = self.ranks[peer].lane_to(back) else { return Ok(vec![]) };
         if self.ranks[peer].next(other).is_err() {
-            return Ok(None);
+            return Ok(vec![]);
         }
         let is_send = matches!(step.action, Action::Send { .. });
         let (sender, receiver) =
             if is_send { ((number, lane), (peer, other)) } else { ((peer, other), (number, lane)) };
         let parts = self.run_send(sender).map_err(|what| Flaw { rank: sender.0 as u32, what })?;
         self.run_recv(receiver, parts).map_err(|what| Flaw { rank: receiver.0 as u32, what })?;
-        Ok(Some([Some(sender), Some(receiver)]))
+        Ok(vec![sender, receiver])
     }
 
     fn run_send(&mut self, (number, lane): (usize, usize)) -> Result<Vec<Part>, String> {

@@ -126,13 +126,15 @@ fn broadcast(task: &Task<'_>, builder: &mut Builder) {
     for piece in pieces(task.whole(TARGET), piece_bytes) {
         if task.is_root() {
             builder.send(next, piece.of(SOURCE));
-            builder.copy(piece.of(SOURCE), piece);
             continue;
         }
         builder.recv(previous, piece);
         if next != task.call.root {
             builder.send(next, piece);
         }
+    }
+    if task.is_root() {
+        builder.copy(task.whole(SOURCE), task.whole(TARGET));
     }
 }
 

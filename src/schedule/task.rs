@@ -10,6 +10,9 @@ const LINE_BYTES: usize = 64;
 /// Slices shorter than this are cut between any two elements.
 const SHORT_SLICE_BYTES: usize = 1024;
 
+/// No message is cut into more pieces, so that plans stay small however large the data.
+const MOST_PIECES: usize = 4096;
+
 /// One rank's part of a call, to be planned.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Task<'a> {
@@ -78,11 +81,14 @@ impl<'a> Task<'a> {
     }
 
     /// How long the pieces of a message of `bytes` are: about a quarter, so that a chain of hops fills, yet
-    /// neither so small that packets cost more than bytes nor so large that caches are left.
+    /// neither so small that packets cost more than bytes nor so large that caches are left. Never more than
+    /// the message, so that scratch for pieces of small messages is small.
     pub(super) fn piece_bytes(&self, bytes: usize) -> usize {
-        let least = (self.piece_bytes / 16).max(8);
+        let least = (self.piece_bytes / 16).next_multiple_of(8).max(8);
         let unit = LINE_BYTES.min(least.next_power_of_two());
-        bytes.div_ceil(4).next_multiple_of(unit).clamp(least.next_multiple_of(8), self.piece_bytes)
+        let quarter = bytes.div_ceil(4).next_multiple_of(unit).clamp(least, self.piece_bytes);
+        let floor = bytes.div_ceil(MOST_PIECES).next_multiple_of(8);
+        quarter.max(floor).min(bytes.next_multiple_of(8)).max(8)
     }
 
     /// The average of integers: their sum, divided once, where the whole sum is first known.
@@ -98,7 +104,7 @@ impl<'a> Task<'a> {
         let (from, into) = (self.whole(SOURCE), self.whole(TARGET));
         // The average of one is itself; a scalar of one's own still counts.
         if self.call.kind.reduces() && self.call.reduction == crate::op::Reduction::PreMulSum {
-            for piece in pieces(from, self.piece_bytes) {
+            for piece in pieces(from, self.piece_bytes(from.bytes)) {
                 builder.scale(piece, piece.of(TARGET));
             }
         } else {

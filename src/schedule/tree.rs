@@ -137,11 +137,10 @@ fn reduce(task: &Task<'_>, tree: &Tree, builder: &mut Builder) {
 fn broadcast(task: &Task<'_>, tree: &Tree, builder: &mut Builder) {
     let piece_bytes = task.piece_bytes(task.call.bytes());
     for piece in pieces(task.whole(TARGET), piece_bytes) {
-        let of_root = piece.of(SOURCE);
-        pass_down(tree, builder, of_root, piece);
-        if task.is_root() {
-            builder.copy(of_root, piece);
-        }
+        pass_down(tree, builder, piece.of(SOURCE), piece);
+    }
+    if task.is_root() {
+        builder.copy(task.whole(SOURCE), task.whole(TARGET));
     }
 }
 

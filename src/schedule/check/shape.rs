@@ -176,7 +176,8 @@ fn step_is_sound(call: &Call, plan: &Plan, layout: &Layout, step: &Step) -> Resu
     for range in reads {
         let from = layout.at(*range);
         let is_apart = from + bytes <= start || end <= from;
-        if !is_apart && !(may_be_same && from == start) {
+        let is_same = may_be_same && from == start;
+        if !is_apart && !is_same {
             return Err(format!("{:?} reads and writes ranges that overlap", step.action));
         }
     }

@@ -96,7 +96,7 @@ impl Terms {
     /// Part by part; both must be of the same elements.
     pub(super) fn combine(&mut self, left: &[Part], right: &[Part]) -> Result<Vec<Part>, String> {
         let mut result = Vec::new();
-        let (mut left, mut right) = (left.to_vec().into_iter(), right.to_vec().into_iter());
+        let (mut left, mut right) = (left.iter().copied(), right.iter().copied());
         let (mut a, mut b) = (left.next(), right.next());
         while let (Some(x), Some(y)) = (a, b) {
             if x.origin != y.origin {
