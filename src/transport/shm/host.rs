@@ -180,6 +180,8 @@ fn visit(invitation: &Invitation, deadline: Instant) -> Result<std::os::fd::Owne
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
