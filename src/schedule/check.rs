@@ -1,7 +1,7 @@
 //! Proves a set of plans, one per rank, right for every timing.
 //!
 //! ```text
-//! shape:    lanes are in order, ranges lie in buffers that the rank has, only targets and scratch are written
+//! shape:    lanes are in order, ranges lie in buffers of the rank, only targets and scratch are written
 //! pairing:  the k-th packet from p to q has the size that the k-th receive of q from p expects
 //! run:      execute with lines that hold nothing: a packet moves when its sender and its receiver both stand
 //!           at it. Every step must get done

@@ -434,3 +434,17 @@ fn many_more_mutants_that_show_are_refused() {
         hunt(seed, 1000);
     }
 }
+
+/// For a long look: `cargo test --lib many_more -- --ignored`.
+#[test]
+#[ignore = "takes minutes"]
+fn many_more_cases_are_proved_and_run() {
+    let mut random = Random(7);
+    for seed in 0..20_000 {
+        let ranks = 1 + random.below(40) as u32;
+        let counts = [1, 2, 3, 7, 16, 17, 33, 127, 130, 1000, 4097, 1 << 20];
+        some_case(&mut random, ranks, &counts, &[8, 24, 64, 4096, 1 << 20]).prove_if_small();
+        let ranks = 1 + random.below(9) as u32;
+        some_case(&mut random, ranks, &[1, 2, 5, 9, 31, 64, 65, 200], &[8, 16, 64]).run(seed);
+    }
+}
