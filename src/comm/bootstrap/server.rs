@@ -184,6 +184,7 @@ impl Server {
                     // Who was in the queue and left is no reason to pause; anything else means no room.
                     let left = [io::ErrorKind::ConnectionAborted, io::ErrorKind::Interrupted];
                     if !left.contains(&error.kind()) {
+                        self.root.handle_no_room();
                         self.accept_after = self.now() + NO_ROOM_WAIT;
                         return;
                     }

@@ -3,6 +3,7 @@
 mod processes;
 mod simulation;
 mod sockets;
+mod world;
 
 use crate::topology::{Card, DeviceKind};
 
