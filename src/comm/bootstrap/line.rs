@@ -80,4 +80,9 @@ impl Line {
     pub(super) fn end(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
+
+    /// Ends the connection even if a forked child still has a copy of the socket.
+    pub(super) fn close(self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
 }

@@ -77,7 +77,7 @@ use crate::topology::{Card, DeviceKind, probe};
 
 const MAKE: &str = "ncclGetUniqueId";
 const JOIN: &str = "ncclCommInitRank";
-/// What a bound of 0 stands for: waits stay bounded.
+/// No wait at birth is longer, whatever the setting; a setting of 0 stands for it.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Who joins.
@@ -155,7 +155,10 @@ impl Session {
             communicator: invitation.communicator,
             addresses: Vec::new(),
             patient: invitation.origin != Origin::Listening,
-            bound: Some(config.init_timeout).filter(|bound| !bound.is_zero()).unwrap_or(LONGEST_WAIT),
+            bound: match config.init_timeout {
+                Duration::ZERO => LONGEST_WAIT,
+                bound => bound.min(LONGEST_WAIT),
+            },
         };
         if ranks == 1 {
             // Nobody will come to the root of this id, should it be here.

@@ -109,6 +109,8 @@ pub(crate) struct Root {
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     listening: bool,
+    /// The system had no room for a connection.
+    had_no_room: bool,
     refused: u64,
 }
 
@@ -126,6 +128,7 @@ impl Root {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             listening: true,
+            had_no_room: false,
             refused: 0,
         }
     }
@@ -151,6 +154,11 @@ impl Root {
         let stage = Stage::Silent { nonce };
         self.connections.insert(connection, Connection { frames: Frames::default(), stage });
         self.strangers.push_back((now + STRANGER_WAIT, connection));
+    }
+
+    /// Someone wanted to connect, and the system had no room.
+    pub(crate) fn handle_no_room(&mut self) {
+        self.had_no_room = true;
     }
 
     /// Bytes arrived.
@@ -201,9 +209,14 @@ impl Root {
         match &self.phase {
             Phase::Gathering { end: Some((end, bound)) } if *end <= now => {
                 let missing = name_ranks(&self.missing(), self.ranks());
+                let files = if self.had_no_room {
+                    "; the process that made the id could not open enough files for all ranks (ulimit -n)"
+                } else {
+                    ""
+                };
                 let text = format!(
                     "{missing} did not come within {}; look whether they were started, got the same unique id, \
-                     and can reach the host of its maker (SHOAL_INIT_TIMEOUT sets the bound)",
+                     and can reach the host of its maker (SHOAL_INIT_TIMEOUT sets the bound){files}",
                     seconds(*bound)
                 );
                 self.fail(None, Failure::new(FailureKind::Timeout, text));

@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -22,9 +23,18 @@ const SCRATCH_BYTES: usize = 64 << 10;
 
 /// The roots of this process, each with what wakes it to end. In a forked child the lock may be held for
 /// ever by a thread that is not there; whoever cannot have it at once goes without.
-static ROOTS: Mutex<Vec<([u8; 16], UnixStream)>> = Mutex::new(Vec::new());
+static ROOTS: Mutex<Roots> = Mutex::new(Vec::new());
 
-fn roots() -> Option<MutexGuard<'static, Vec<([u8; 16], UnixStream)>>> {
+type Roots = Vec<Registered>;
+
+/// A root of this process. An address set by hand has several with the same communicator, one after another.
+struct Registered {
+    serial: u64,
+    communicator: [u8; 16],
+    wake: UnixStream,
+}
+
+fn roots() -> Option<MutexGuard<'static, Roots>> {
     const LOOKS: usize = 1000;
     for _ in 0..LOOKS {
         match ROOTS.try_lock() {
@@ -40,27 +50,31 @@ fn roots() -> Option<MutexGuard<'static, Vec<([u8; 16], UnixStream)>>> {
 pub(super) fn start(listener: TcpListener, settings: Settings) -> io::Result<()> {
     let (wake, woken) = UnixStream::pair()?;
     wake.set_nonblocking(true)?;
-    let communicator = settings.communicator;
-    let server = Server {
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let mut server = Server {
         root: Root::new(settings),
         listener: Some(listener),
         woken,
+        unregistered: None,
         lines: HashMap::new(),
         next: 0,
         began: Instant::now(),
         accept_after: Time::ZERO,
         scratch: vec![0; SCRATCH_BYTES],
     };
-    if let Some(mut roots) = roots() {
-        roots.push((communicator, wake));
+    let registered = Registered { serial, communicator: settings.communicator, wake };
+    match roots() {
+        Some(mut roots) => roots.push(registered),
+        None => server.unregistered = Some(registered.wake),
     }
     let started = socket::spawn_quiet("shoal-root", move || {
         // Without a working poll nothing can be served; the members then hear that the root closed.
         let _ = server.serve();
-        forget(communicator);
+        forget(serial);
     });
     if started.is_err() {
-        forget(communicator);
+        forget(serial);
     }
     started
 }
@@ -68,20 +82,20 @@ pub(super) fn start(listener: TcpListener, settings: Settings) -> io::Result<()>
 /// Ends the root of `communicator`, if it is in this process: nobody will come.
 pub(super) fn retire(communicator: [u8; 16]) {
     let Some(roots) = roots() else { return };
-    for (_, wake) in roots.iter().filter(|(known, _)| *known == communicator) {
-        let _ = io::Write::write(&mut &*wake, &[1]);
+    for root in roots.iter().filter(|root| root.communicator == communicator) {
+        let _ = (&root.wake).write(&[1]);
     }
 }
 
-/// How many roots this process serves.
+/// Whether a root of `communicator` is in this process.
 #[cfg(test)]
 pub(super) fn is_serving(communicator: [u8; 16]) -> bool {
-    roots().is_some_and(|roots| roots.iter().any(|(known, _)| *known == communicator))
+    roots().is_some_and(|roots| roots.iter().any(|root| root.communicator == communicator))
 }
 
-fn forget(communicator: [u8; 16]) {
+fn forget(serial: u64) {
     if let Some(mut roots) = roots() {
-        roots.retain(|(known, _)| *known != communicator);
+        roots.retain(|root| root.serial != serial);
     }
 }
 
@@ -97,10 +111,14 @@ struct Served {
     touched: bool,
 }
 
+/// The sockets and the clock of one root. Forked children have copies of the sockets, so what is over is ended
+/// explicitly.
 struct Server {
     root: Root,
     listener: Option<TcpListener>,
     woken: UnixStream,
+    /// The other end, if it could not be registered: without it this one would seem to be woken.
+    unregistered: Option<UnixStream>,
     lines: HashMap<ConnectionId, Served>,
     next: ConnectionId,
     began: Instant,
@@ -166,6 +184,7 @@ impl Server {
                     // Who was in the queue and left is no reason to pause; anything else means no room.
                     let left = [io::ErrorKind::ConnectionAborted, io::ErrorKind::Interrupted];
                     if !left.contains(&error.kind()) {
+                        self.root.handle_no_room();
                         self.accept_after = self.now() + NO_ROOM_WAIT;
                         return;
                     }
@@ -192,7 +211,7 @@ impl Server {
             Ok(Incoming::Bytes(_)) if served.closing.is_some() => {}
             Ok(Incoming::Bytes(count)) => self.root.handle_input(now, connection, &self.scratch[..count]),
             Ok(Incoming::End) | Err(_) => {
-                self.lines.remove(&connection);
+                self.close(connection);
                 self.root.handle_closed(connection);
             }
         }
@@ -202,16 +221,15 @@ impl Server {
     fn obey(&mut self) {
         let now = self.now();
         while let Some(transmit) = self.root.poll_transmit() {
-            if let Some(served) = self.lines.get_mut(&transmit.connection) {
-                if !(transmit.optional && !served.line.is_flushed()) {
-                    served.line.enqueue(transmit.bytes);
-                    served.touched = true;
-                }
+            let Some(served) = self.lines.get_mut(&transmit.connection) else { continue };
+            if !transmit.optional || served.line.is_flushed() {
+                served.line.enqueue(transmit.bytes);
+                served.touched = true;
             }
         }
         while let Some(event) = self.root.poll_event() {
             match event {
-                Event::StopListening => self.listener = None,
+                Event::StopListening => self.stop_listening(),
                 Event::Close(connection) => {
                     if let Some(served) = self.lines.get_mut(&connection) {
                         served.closing = Some(now + LINGER);
@@ -220,30 +238,53 @@ impl Server {
                 }
             }
         }
+        self.send_and_close(now);
+    }
+
+    fn send_and_close(&mut self, now: Time) {
         let mut broken = Vec::new();
-        self.lines.retain(|connection, served| {
+        let mut over = Vec::new();
+        for (connection, served) in &mut self.lines {
             if served.closing.is_some_and(|deadline| deadline <= now) {
-                return false;
+                over.push(*connection);
+            } else if std::mem::take(&mut served.touched) {
+                if served.line.flush().is_err() {
+                    broken.push(*connection);
+                } else if served.closing.is_some() && served.line.is_flushed() && !served.ended {
+                    served.ended = true;
+                    served.line.end();
+                }
             }
-            if !std::mem::take(&mut served.touched) {
-                return true;
-            }
-            if served.line.flush().is_err() {
-                broken.push(*connection);
-                return false;
-            }
-            if served.closing.is_some() && served.line.is_flushed() && !served.ended {
-                served.ended = true;
-                served.line.end();
-            }
-            true
-        });
+        }
+        over.into_iter().for_each(|connection| self.close(connection));
         for connection in broken {
+            self.close(connection);
             self.root.handle_closed(connection);
+        }
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        if let Some(served) = self.lines.remove(&connection) {
+            served.line.close();
+        }
+    }
+
+    fn stop_listening(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            socket::stop_listening(listener);
         }
     }
 
     fn now(&self) -> Time {
         self.began.elapsed()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop_listening();
+        for (_, served) in self.lines.drain() {
+            served.line.close();
+        }
     }
 }

@@ -229,12 +229,18 @@ impl Link {
 
     fn close(&mut self, attempt: Attempt, error: &io::Error) {
         let now = self.now();
-        self.lines.retain(|wire| wire.attempt != attempt);
+        self.forget(attempt);
         let obstacle = match error.kind() {
             io::ErrorKind::ConnectionRefused => Obstacle::Refused,
             _ => Obstacle::Other(error.to_string()),
         };
         self.member.handle_closed(now, attempt, obstacle);
+    }
+
+    fn forget(&mut self, attempt: Attempt) {
+        if let Some(index) = self.lines.iter().position(|wire| wire.attempt == attempt) {
+            self.lines.swap_remove(index).line.close();
+        }
     }
 
     /// Sends and does what the member asks, until it asks for nothing or has what it waits for.
@@ -244,7 +250,7 @@ impl Link {
             let Some(event) = self.member.poll_event() else { return Ok(None) };
             match event {
                 Event::Connect(attempt, address) => self.connect(attempt, address),
-                Event::Close(attempt) => self.lines.retain(|wire| wire.attempt != attempt),
+                Event::Close(attempt) => self.forget(attempt),
                 Event::Joined(cards) => return Ok(Some(Outcome::Joined(cards))),
                 Event::Gathered(parts) => return Ok(Some(Outcome::Gathered(parts))),
                 Event::Failed(error) => return Err(error),

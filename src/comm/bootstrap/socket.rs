@@ -66,6 +66,13 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
+/// Closes a listener such that nobody can connect even if a forked child still has a copy of it, and that its
+/// port can be used again.
+pub(crate) fn stop_listening(listener: TcpListener) {
+    // SAFETY: plain numbers; the descriptor is open until the end of this function. A failure changes nothing.
+    unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
 /// Begins to connect to `address`. The socket does not block; it is writable when the attempt has ended, and
 /// [`TcpStream::take_error`] says how.
 pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {

@@ -1,7 +1,9 @@
 //! The exchange as a whole: simulated with virtual time, and over real sockets.
 
+mod processes;
 mod simulation;
 mod sockets;
+mod world;
 
 use crate::topology::{Card, DeviceKind};
 
