@@ -92,23 +92,30 @@ fn operator(call: &Call, comm: &Comm, data_type: DataType) -> Result<(Reduction,
 fn fits(kind: Kind, call: &Call, data_type: DataType, ranks: u32) -> Result<()> {
     // Below this no count is too large for the most ranks there can be.
     const SURELY: usize = isize::MAX as usize / 8 / u32::MAX as usize;
-    if call.count > SURELY { fits_at_length(kind, call, data_type, ranks) } else { Ok(()) }
+    if call.count > SURELY { fits_at_length(kind, call.name, call.count, data_type, ranks) } else { Ok(()) }
 }
 
+#[cold]
 #[inline(never)]
-fn fits_at_length(kind: Kind, call: &Call, data_type: DataType, ranks: u32) -> Result<()> {
+fn fits_at_length(
+    kind: Kind,
+    name: &'static str,
+    count: usize,
+    data_type: DataType,
+    ranks: u32,
+) -> Result<()> {
     let slices = match kind {
         Kind::AllReduce | Kind::Reduce | Kind::Broadcast | Kind::Send | Kind::Recv => 1,
         Kind::AllGather | Kind::ReduceScatter | Kind::AlltoAll | Kind::Gather | Kind::Scatter => ranks,
     };
-    let bytes = call.count as u128 * data_type.size_bytes() as u128 * u128::from(slices);
+    let bytes = count as u128 * data_type.size_bytes() as u128 * u128::from(slices);
     if bytes <= isize::MAX as u128 {
         return Ok(());
     }
     bad(
-        call.name,
+        name,
         "count",
-        format_args!("is {}, which makes a buffer of {bytes} bytes", call.count),
+        format_args!("is {count}, which makes a buffer of {bytes} bytes"),
         "pass the count in elements, not negative, and no larger than memory is",
     )
 }
@@ -124,25 +131,21 @@ fn memory_is_given(kind: Kind, call: &Call, is_root: bool) -> Result<()> {
         Kind::AllReduce | Kind::AllGather | Kind::ReduceScatter | Kind::AlltoAll => (true, true),
     };
     if call.count > 0 && (is_read && call.source.is_null() || is_written && call.target.is_null()) {
-        return no_memory(call, is_read && call.source.is_null());
+        return no_memory(call.name, call.count, is_read && call.source.is_null());
     }
     Ok(())
 }
 
 #[cold]
 #[inline(never)]
-fn no_memory(call: &Call, is_source: bool) -> Result<()> {
-    let argument = match (call.name, is_source) {
+fn no_memory(name: &'static str, count: usize, is_source: bool) -> Result<()> {
+    let argument = match (name, is_source) {
         ("ncclBcast", _) => "buff",
         (_, true) => "sendbuff",
         (_, false) => "recvbuff",
     };
-    bad(
-        call.name,
-        argument,
-        format_args!("is NULL, with a count of {}", call.count),
-        "pass memory, or a count of 0",
-    )
+    let problem = format_args!("is NULL, with a count of {count}");
+    bad(name, argument, problem, "pass memory, or a count of 0")
 }
 
 /// # Safety

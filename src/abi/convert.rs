@@ -52,13 +52,15 @@ pub(super) unsafe fn answer<T>(
 pub(super) fn data_type(call: &'static str, number: c_int) -> Result<DataType> {
     match usize::try_from(number).ok().and_then(|index| DataType::ALL.get(index)) {
         Some(data_type) => Ok(*data_type),
-        None => bad(
-            call,
-            "datatype",
-            format_args!("is {number}"),
-            "pass a ncclDataType_t from ncclInt8 (0) to ncclFloat8e5m2 (11)",
-        ),
+        None => no_such_type(call, number),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn no_such_type(call: &'static str, number: c_int) -> Result<DataType> {
+    let problem = format_args!("is {number}");
+    bad(call, "datatype", problem, "pass a ncclDataType_t from ncclInt8 (0) to ncclFloat8e5m2 (11)")
 }
 
 /// A rank of a communicator.

@@ -1,6 +1,6 @@
 //! The only place that sees C.
 //!
-//! Every exported function does three things: it enters behind the [`wall`], through which no panic passes;
+//! Every exported function does three things: it enters behind the `wall`, through which no panic passes;
 //! it turns numbers and pointers into our own words, or says which of them is wrong; it calls. What comes
 //! back becomes a result number, and its words the last error.
 //!

@@ -58,8 +58,11 @@ const _: () = assert!(size_of::<Place<u8>>() == PLACE_BYTES);
 
 /// The objects that a thread used last; for a `thread_local!` beside the arena.
 pub struct Recent<T> {
-    ways: [Cell<Option<(usize, Arc<T>)>>; WAYS],
+    ways: [Cell<Option<Kept<T>>>; WAYS],
 }
+
+/// A share, and the handle that it came by.
+type Kept<T> = (usize, Arc<T>);
 
 impl<T> Recent<T> {
     /// Nothing yet.
