@@ -90,6 +90,52 @@ impl Layout {
     }
 }
 
+/// bfloat16 as far as its order goes; its conversions are below.
+pub(super) const BFLOAT16: Layout = Layout {
+    magnitude_bits: 15,
+    mantissa_bits: 7,
+    bias: 127,
+    infinity: 0x7f80,
+    first_nan: 0x7f81,
+    ceiling: 0x7f80,
+};
+
+/// The larger and the smaller of two codes, in integers of the code's own size.
+///
+/// With the magnitude's bits turned over where the sign is set, codes are ordered as signed integers are: NaN,
+/// -infinity, ..., -0, +0, ..., +infinity, NaN. Counted from just above +infinity and around the end, every
+/// NaN comes before every number, and a number is the larger. Counted from -infinity, every NaN comes last.
+macro_rules! orders {
+    ($($larger:ident $smaller:ident $choose:ident $code:ty, $signed:ty;)*) => { impl Layout { $(
+        #[inline(always)]
+        pub(super) fn $larger(self, left: $code, right: $code) -> $code {
+            self.$choose(left, right, self.first_nan as $code, Ord::max)
+        }
+
+        #[inline(always)]
+        pub(super) fn $smaller(self, left: $code, right: $code) -> $code {
+            // What is turned over becomes the complement.
+            self.$choose(left, right, !(self.first_nan as $code - 1), Ord::min)
+        }
+
+        #[inline(always)]
+        fn $choose(self, left: $code, right: $code, start: $code, choose: fn($code, $code) -> $code) -> $code {
+            const MAGNITUDE: $code = <$code>::MAX >> 1;
+            let turn = |code: $code| code ^ ((code as $signed) >> (<$code>::BITS - 1)) as $code & MAGNITUDE;
+            let place = |code| turn(code).wrapping_sub(start);
+            let code = turn(choose(place(left), place(right)).wrapping_add(start));
+            let (magnitude, sign) = (code & MAGNITUDE, code & !MAGNITUDE);
+            let can_store_all = self.ceiling + 1 == self.first_nan;
+            let number = if can_store_all { code } else { magnitude.min(self.ceiling as $code) | sign };
+            if magnitude >= self.first_nan as $code { MAGNITUDE } else { number }
+        }
+    )* } };
+}
+orders! {
+    larger_8 smaller_8 choose_8 u8, i8;
+    larger_16 smaller_16 choose_16 u16, i16;
+}
+
 /// The value of a bfloat16, exactly: it is the upper half of a single.
 #[inline(always)]
 pub(super) const fn widen_bfloat16(code: u16) -> f32 {

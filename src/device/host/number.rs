@@ -1,4 +1,4 @@
-//! What the four operators mean for one pair of values.
+//! What the operators mean for one pair of values that are computed as they lie.
 #![forbid(unsafe_code)]
 
 /// A type that arithmetic is done in. The results of floats may be any NaN where they are a NaN; the store
@@ -6,7 +6,13 @@
 pub(super) trait Number: Copy {
     fn sum(self, other: Self) -> Self;
     fn product(self, other: Self) -> Self;
+}
+
+/// The order of the floats that are computed as they lie.
+pub(super) trait Order: Copy {
+    /// The larger, a number rather than a NaN, +0 rather than -0.
     fn larger(self, other: Self) -> Self;
+    /// The smaller, a number rather than a NaN, -0 rather than +0.
     fn smaller(self, other: Self) -> Self;
 }
 
@@ -20,14 +26,6 @@ macro_rules! integers {
             #[inline(always)]
             fn product(self, other: Self) -> Self {
                 self.wrapping_mul(other)
-            }
-            #[inline(always)]
-            fn larger(self, other: Self) -> Self {
-                self.max(other)
-            }
-            #[inline(always)]
-            fn smaller(self, other: Self) -> Self {
-                self.min(other)
             }
         }
     )* };
@@ -45,53 +43,29 @@ macro_rules! floats {
             fn product(self, other: Self) -> Self {
                 self * other
             }
-            // Equal values differ in their bits only as zeros do: and keeps +0, or keeps -0.
+        }
+
+        impl Order for $float {
             #[inline(always)]
             fn larger(self, other: Self) -> Self {
-                let chosen = if self > other || other.is_nan() { self } else { other };
-                if self == other { Self::from_bits(self.to_bits() & other.to_bits()) } else { chosen }
+                // Each is the larger, and where there is none the second of its own comparison.
+                let forth = if self > other { self } else { other };
+                let back = if other > self { other } else { self };
+                // They differ for zeros of two signs, of which `and` keeps +0, and where there is a NaN.
+                let number = Self::from_bits(forth.to_bits() & back.to_bits());
+                let number = if other.is_nan() { back } else { number };
+                if self.is_nan() { forth } else { number }
             }
             #[inline(always)]
             fn smaller(self, other: Self) -> Self {
-                let chosen = if self < other || other.is_nan() { self } else { other };
-                if self == other { Self::from_bits(self.to_bits() | other.to_bits()) } else { chosen }
+                let forth = if self < other { self } else { other };
+                let back = if other < self { other } else { self };
+                // As above, but `or` keeps -0.
+                let number = Self::from_bits(forth.to_bits() | back.to_bits());
+                let number = if other.is_nan() { back } else { number };
+                if self.is_nan() { forth } else { number }
             }
         }
     )* };
 }
 floats!(f32 f64);
-
-/// How two values become one, as a type, so that every loop is compiled for one operator.
-pub(super) trait Operator {
-    fn apply<N: Number>(left: N, right: N) -> N;
-}
-
-pub(super) struct Sum;
-pub(super) struct Product;
-pub(super) struct Larger;
-pub(super) struct Smaller;
-
-impl Operator for Sum {
-    #[inline(always)]
-    fn apply<N: Number>(left: N, right: N) -> N {
-        left.sum(right)
-    }
-}
-impl Operator for Product {
-    #[inline(always)]
-    fn apply<N: Number>(left: N, right: N) -> N {
-        left.product(right)
-    }
-}
-impl Operator for Larger {
-    #[inline(always)]
-    fn apply<N: Number>(left: N, right: N) -> N {
-        left.larger(right)
-    }
-}
-impl Operator for Smaller {
-    #[inline(always)]
-    fn apply<N: Number>(left: N, right: N) -> N {
-        left.smaller(right)
-    }
-}

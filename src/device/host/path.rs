@@ -1,6 +1,8 @@
 //! The instruction sets that loops are compiled for, and the few steps that no compiler finds by itself.
 
-use super::narrow::{FLOAT16, settle_32};
+use super::narrow::FLOAT16;
+#[cfg(target_arch = "x86_64")]
+use super::narrow::settle_32;
 
 /// One instruction set. Loops that are generic over it are plain Rust, which the compiler turns into its
 /// vector code; the methods are what needs instructions by name.
@@ -63,7 +65,7 @@ pub(super) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{FLOAT16, Path, settle_32};
+    use super::{Path, settle_32};
     use std::arch::x86_64::*;
 
     /// `avx2` and `f16c`.
@@ -151,7 +153,8 @@ mod x86 {
             }
         }
         for at in whole..N {
-            values[at] = FLOAT16.widen(u32::from(codes[at]));
+            // SAFETY: the processor has F16C by the caller's promise.
+            values[at] = unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(codes[at])))) };
         }
     }
 
@@ -170,7 +173,10 @@ mod x86 {
             }
         }
         for at in whole..N {
-            codes[at] = FLOAT16.narrow(values[at]) as u16;
+            // SAFETY: the processor has F16C by the caller's promise.
+            let halves = unsafe { _mm_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm_set_ss(values[at])) };
+            // SAFETY: every x86-64 has SSE2.
+            codes[at] = unsafe { _mm_cvtsi128_si32(halves) } as u16;
         }
     }
 
