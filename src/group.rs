@@ -88,6 +88,7 @@ pub fn submit(call: &'static str, comm: &Arc<Comm>, op: Op, stream: StreamRef) -
         None => comm.endpoint().run(&[op]),
         Some(stream) => {
             let ops = [op];
+            driver::ensure_progress()?;
             comm.endpoint().engine().prepare(&ops)?;
             let launch = Arc::new(Launch::new(vec![stream], 1));
             driver::finish_behind(vec![comm.endpoint().submit(&ops, Some(launch))?]);
@@ -173,9 +174,12 @@ impl Group {
         if self.baskets.is_empty() {
             return Ok(());
         }
-        let launch = (!self.streams.is_empty()).then(|| {
-            Arc::new(Launch::new(std::mem::take(&mut self.streams), self.baskets.len() as u32))
-        });
+        let mut launch = None;
+        if !self.streams.is_empty() {
+            driver::ensure_progress()?;
+            let streams = std::mem::take(&mut self.streams);
+            launch = Some(Arc::new(Launch::new(streams, self.baskets.len() as u32)));
+        }
         let hand_over = |basket: &Basket| basket.comm.endpoint().submit(&basket.ops, launch.clone());
         let tickets: Vec<Ticket> = self.baskets.iter().map(hand_over).collect::<Result<_>>()?;
         if self.waits {

@@ -5,7 +5,7 @@
 //! an engine is polled under its baton, in short bursts, so that an abort gets in between.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::stream::Launch;
@@ -15,6 +15,8 @@ use crate::device::host::Host;
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::system::baton::{Baton, Held};
+use crate::system::wait::{Pause, Waiter};
+use crate::system::{fork, thread};
 use crate::transport::shm::ShmTransport;
 use crate::transport::{Bell, Peer, Transport};
 
@@ -23,12 +25,8 @@ pub type HostEngine = Engine<ShmTransport, Host>;
 
 /// Polls in a row before the baton is offered to others.
 const BURST_POLLS: u32 = 64;
-/// How long a wait yields before it sleeps.
-const YIELD_BEFORE_SLEEP: Duration = Duration::from_millis(2);
 /// How often a long wait looks whether the peers are still there.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
-/// The longest sleep while one engine is waited for: what a lost ring costs at most.
-const SLEEP_AT_MOST: Duration = Duration::from_millis(10);
 /// The longest sleep while several are, of which only one can ring.
 const SLEEP_AMONG_MANY: Duration = Duration::from_micros(500);
 
@@ -47,8 +45,6 @@ pub struct Endpoint {
     /// Threads that wait for a batch of it, and therefore poll it.
     waiter_count: AtomicU32,
     is_aborted: AtomicBool,
-    /// Whether a failure is known; the engine has the words.
-    has_failed: AtomicBool,
 }
 
 impl std::fmt::Debug for dyn Bell {
@@ -76,7 +72,6 @@ impl Endpoint {
             spin_count,
             waiter_count: AtomicU32::new(0),
             is_aborted: AtomicBool::new(false),
-            has_failed: AtomicBool::new(false),
         })
     }
 
@@ -91,22 +86,35 @@ impl Endpoint {
         self.is_aborted.load(Ordering::Acquire)
     }
 
-    /// What ended the communicator, if something did.
-    pub fn failure(&self) -> Option<Error> {
-        if !self.has_failed.load(Ordering::Acquire) {
-            return None;
-        }
-        self.engine.take().failure().cloned()
+    /// What ended the communicator, here or on a peer. For GetAsyncError: it does not wait.
+    pub fn check(&self) -> Option<Error> {
+        let mut engine = self.engine.try_take()?;
+        engine.check_raised();
+        engine.failure().cloned()
     }
 
-    /// Gives up what runs and tells the peers. Every thread that waits returns with an error.
+    /// Waits until everything that was handed over is done.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub fn drain(self: &Arc<Self>) -> Result<()> {
+        let number = self.engine.take().submitted();
+        wait(&[Ticket { endpoint: Arc::clone(self), number }])
+    }
+
+    /// Leaves in good order, and gives back what is shared with the peers.
+    pub fn close(&self) {
+        let gone = Error::usage("the call", "the communicator was destroyed", "make a new one");
+        self.engine.take().end(Peer::Closed, gone);
+    }
+
+    /// Gives up what runs, tells the peers and gives back what is shared with them. Every thread that waits
+    /// returns with an error.
     pub fn abort(&self) {
         self.is_aborted.store(true, Ordering::Release);
         self.bell.ring();
-        let mut engine = self.engine.take();
-        engine.transport().leave(Peer::Aborted);
-        engine.fail(Error::Aborted(format!("rank {} of {} aborted the communicator", self.rank, self.ranks)));
-        self.has_failed.store(true, Ordering::Release);
+        let error = Error::Aborted(format!("rank {} of {} aborted the communicator", self.rank, self.ranks));
+        self.engine.take().end(Peer::Aborted, error);
     }
 
     /// One batch on the NULL stream: hands it over and waits for it.
@@ -151,8 +159,7 @@ impl Endpoint {
         match engine.failure() {
             None => Ok(()),
             Some(error) => {
-                self.has_failed.store(true, Ordering::Release);
-                Err(error.clone())
+                        Err(error.clone())
             }
         }
     }
@@ -169,9 +176,6 @@ impl Endpoint {
             if done(&engine) || poll == Poll::Idle {
                 break;
             }
-        }
-        if engine.failure().is_some() {
-            self.has_failed.store(true, Ordering::Release);
         }
         Some(poll)
     }
@@ -213,30 +217,23 @@ pub fn wait(tickets: &[Ticket]) -> Result<()> {
     for ticket in tickets {
         ticket.endpoint.waiter_count.fetch_sub(1, Ordering::AcqRel);
     }
-    if tickets.iter().any(|ticket| ticket.endpoint.engine.take().submitted() > ticket.number) {
-        nudge();
-    }
     results.into_iter().flatten().collect()
 }
 
 /// Waits for something that the progress thread brings about.
 pub fn wait_until(is_done: impl Fn() -> bool) {
-    let started = Instant::now();
+    let mut waiter = Waiter::new(0);
     while !is_done() {
-        if started.elapsed() < YIELD_BEFORE_SLEEP {
-            std::thread::yield_now();
-        } else {
-            std::thread::sleep(Duration::from_micros(100));
+        if let Pause::Sleep(_) = waiter.pause() {
+            std::thread::sleep(SLEEP_AMONG_MANY);
         }
     }
 }
 
-/// The one wait strategy: spin, yield, sleep; and what a long wait does meanwhile.
+/// One wait, and what it does meanwhile: looks after the peers, warns, and gives up where a setting says so.
 #[derive(Debug)]
 struct Patience {
-    spin_count: u32,
-    looks: u32,
-    /// Set with the first yield.
+    waiter: Waiter,
     idle_since: Option<Instant>,
     checked_at: Option<Instant>,
     has_warned: bool,
@@ -244,31 +241,24 @@ struct Patience {
 
 impl Patience {
     fn new(spin_count: u32) -> Patience {
-        Patience { spin_count, looks: 0, idle_since: None, checked_at: None, has_warned: false }
+        let waiter = Waiter::new(spin_count / BURST_POLLS);
+        Patience { waiter, idle_since: None, checked_at: None, has_warned: false }
     }
 
     fn pause(&mut self, has_moved: bool, endpoints: &[&Arc<Endpoint>]) {
         if has_moved {
-            self.looks = 0;
+            self.waiter.reset();
             self.idle_since = None;
             return;
         }
         if endpoints.is_empty() {
             return;
         }
-        self.looks = self.looks.saturating_add(BURST_POLLS);
-        if self.looks < self.spin_count {
-            std::hint::spin_loop();
-            return;
-        }
-        let now = Instant::now();
-        let idle_since = *self.idle_since.get_or_insert(now);
-        let idle = now - idle_since;
-        if idle < YIELD_BEFORE_SLEEP {
-            std::thread::yield_now();
-        } else {
+        if let Pause::Sleep(bound) = self.waiter.pause() {
+            let now = Instant::now();
+            let idle = now - *self.idle_since.get_or_insert(now);
             self.look_around(now, idle, endpoints);
-            doze(endpoints);
+            doze(endpoints, bound);
         }
     }
 
@@ -318,7 +308,7 @@ fn names(peers: &[u32]) -> String {
 }
 
 /// Sleeps until one of the endpoints may go on. Only the first one's bell can be slept on.
-fn doze(endpoints: &[&Arc<Endpoint>]) {
+fn doze(endpoints: &[&Arc<Endpoint>], bound: Duration) {
     for endpoint in endpoints {
         endpoint.bell.announce();
     }
@@ -327,7 +317,7 @@ fn doze(endpoints: &[&Arc<Endpoint>]) {
         endpoint.poll_burst(|_| true).is_some_and(|poll| poll != Poll::Moved) && !endpoint.is_aborted()
     });
     if is_stuck {
-        let bound = if endpoints.len() == 1 { SLEEP_AT_MOST } else { SLEEP_AMONG_MANY };
+        let bound = if endpoints.len() == 1 { bound } else { bound.min(SLEEP_AMONG_MANY) };
         endpoints[0].bell.sleep(bound);
     }
     for endpoint in endpoints {
@@ -335,40 +325,40 @@ fn doze(endpoints: &[&Arc<Endpoint>]) {
     }
 }
 
-/// What the progress thread of one process (not of its forked children) works on.
+/// What the progress thread works on.
+#[derive(Default)]
 struct Progress {
     unfinished: Mutex<Vec<Ticket>>,
     woken: Condvar,
 }
 
-/// The progress of this process; a forked child makes its own.
-static PROGRESS: Mutex<Option<(u32, &'static Progress)>> = Mutex::new(None);
+/// How deep forks may nest between processes that each use streams.
+const FORK_DEPTH_MAX: usize = 64;
 
-fn progress() -> &'static Progress {
-    let process = std::process::id();
-    let mut current = lock(&PROGRESS);
-    if let Some((owner, progress)) = *current {
-        if owner == process {
-            return progress;
-        }
+/// The progress of this process: one place per fork generation, since in a forked child the parent's thread
+/// does not run and its locks may have been copied while held.
+static PROGRESS: [OnceLock<Progress>; FORK_DEPTH_MAX] = [const { OnceLock::new() }; FORK_DEPTH_MAX];
+
+fn place() -> &'static OnceLock<Progress> {
+    &PROGRESS[fork::generation() as usize % FORK_DEPTH_MAX]
+}
+
+/// Makes sure that the progress thread runs. To be called before anything is left to it.
+///
+/// # Errors
+/// It could not be started.
+pub fn ensure_progress() -> Result<()> {
+    if place().get().is_some() {
+        return Ok(());
     }
-    let progress: &'static Progress =
-        Box::leak(Box::new(Progress { unfinished: Mutex::new(Vec::new()), woken: Condvar::new() }));
-    *current = Some((process, progress));
-    crate::system::thread::spawn("shoal-progress", move || progress.run());
-    progress
+    let progress = place().get_or_init(Progress::default);
+    thread::spawn("shoal-progress", move || progress.run()).map(drop)
 }
 
-/// Leaves batches to the progress thread.
+/// Leaves batches to the progress thread, which runs.
 pub fn finish_behind(tickets: Vec<Ticket>) {
-    let progress = progress();
-    lock(&progress.unfinished).extend(tickets);
-    progress.woken.notify_one();
-}
-
-/// Wakes the progress thread, if it was ever needed.
-fn nudge() {
-    if let Some((_, progress)) = *lock(&PROGRESS) {
+    if let Some(progress) = place().get() {
+        lock(&progress.unfinished).extend(tickets);
         progress.woken.notify_one();
     }
 }
@@ -411,9 +401,6 @@ impl Progress {
     fn drop_finished(&self) {
         lock(&self.unfinished).retain(|ticket| {
             let Some(engine) = ticket.endpoint.engine.try_take() else { return true };
-            if engine.failure().is_some() {
-                ticket.endpoint.has_failed.store(true, Ordering::Release);
-            }
             engine.completed() < ticket.number
         });
     }

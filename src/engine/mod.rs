@@ -62,6 +62,8 @@ pub struct Engine<T, D> {
     submitted: u64,
     completed: u64,
     failure: Option<Error>,
+    /// The transport is not to be touched any more.
+    has_left: bool,
 }
 
 impl<T: Transport, D: Device> Engine<T, D> {
@@ -76,6 +78,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
             submitted: 0,
             completed: 0,
             failure: None,
+            has_left: false,
         }
     }
 
@@ -179,13 +182,38 @@ impl<T: Transport, D: Device> Engine<T, D> {
     pub fn fail(&mut self, error: Error) {
         if self.failure.is_none() {
             crate::trace::log::warn(format_args!("rank {} of {}: {error}", self.hands.rank, self.hands.ranks));
-            self.hands.transport.raise(&error.to_string());
+            if !self.has_left {
+                self.hands.transport.raise(&error.to_string());
+            }
             self.failure = Some(error.clone());
         }
         while !self.queue.is_empty() {
             self.complete_front(Some(&error));
         }
         self.run = Run::default();
+    }
+
+    /// Ends this rank's part. On abort what runs is given up; either way nothing can be started any more.
+    pub fn end(&mut self, how: Peer, error: Error) {
+        if how == Peer::Aborted {
+            self.fail(error);
+        } else {
+            self.failure.get_or_insert(error);
+        }
+        if !self.has_left {
+            self.has_left = true;
+            self.hands.transport.leave(how);
+        }
+    }
+
+    /// Ends the communicator if a peer reported a failure.
+    pub fn check_raised(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        if let Some((rank, text)) = self.hands.transport.raised() {
+            self.fail(Error::Remote(format!("rank {rank} reported: {text}")));
+        }
     }
 
     #[cold]
@@ -201,13 +229,14 @@ impl<T: Transport, D: Device> Engine<T, D> {
     /// Looks whether the peers still take part; ends the communicator if one that matters does not. For long
     /// waits: it may ask the system.
     pub fn check_peers(&mut self) {
-        if self.queue.is_empty() || self.failure.is_some() {
-            return;
-        }
+        self.check_raised();
         let waited_for = self.waited_for();
-        for peer in (0..self.hands.ranks).filter(|peer| *peer != self.hands.rank) {
-            let state = self.hands.transport.peer(peer);
-            let how = match state {
+        let (rank, ranks) = (self.hands.rank, self.hands.ranks);
+        for peer in (0..ranks).filter(|peer| *peer != rank) {
+            if self.queue.is_empty() || self.failure.is_some() {
+                return;
+            }
+            let how = match self.hands.transport.peer(peer) {
                 Peer::Alive => continue,
                 // It left in good order: what it sent may still lie in its line, and be what is waited for.
                 Peer::Closed if !waited_for.contains(&peer) || self.poll() == Poll::Moved => continue,
@@ -215,17 +244,11 @@ impl<T: Transport, D: Device> Engine<T, D> {
                 Peer::Aborted => "aborted the communicator",
                 Peer::Dead => "is gone (its process ended)",
             };
-            let reason = self.hands.transport.raised();
-            let error = Error::Remote(match reason {
-                Some((rank, text)) if rank != self.hands.rank => format!("rank {rank} reported: {text}"),
-                _ => format!(
-                    "rank {peer} {how} while rank {} was in {}; abort the communicator and look at rank {peer}'s log",
-                    self.hands.rank,
-                    self.current()
-                ),
-            });
-            self.fail(error);
-            return;
+            let current = self.current();
+            self.fail(Error::Remote(format!(
+                "rank {peer} {how} while rank {rank} was in {current}; \
+                 abort the communicator and look at rank {peer}'s log"
+            )));
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::driver;
 use crate::error::{Error, Result};
-use crate::system::arena::Arena;
+use crate::system::arena::{Arena, PLACES, Recent};
 
 /// The stream of a call: `None` is the NULL stream, whose work is done when the call returns.
 pub type StreamRef = Option<Arc<Stream>>;
@@ -96,14 +96,24 @@ impl Stream {
     }
 }
 
-static STREAMS: Arena<Arc<Stream>> = Arena::new("stream");
+static STREAMS: Arena<Stream> = Arena::new();
+
+thread_local! {
+    static RECENT: Recent<Stream> = const { Recent::new() };
+}
 
 /// A new stream, as the number that C programs hold.
 ///
 /// # Errors
 /// There are too many.
 pub fn create() -> Result<usize> {
-    STREAMS.insert("shoalStreamCreate", Arc::new(Stream::default()))
+    STREAMS.insert(Arc::new(Stream::default())).ok_or_else(|| {
+        Error::usage(
+            "shoalStreamCreate",
+            format_args!("{PLACES} streams live in this process already"),
+            "destroy some with shoalStreamDestroy",
+        )
+    })
 }
 
 /// The stream behind a handle; NULL is `None`.
@@ -115,7 +125,17 @@ pub fn resolve(call: &'static str, handle: usize) -> Result<StreamRef> {
     if handle == 0 {
         return Ok(None);
     }
-    STREAMS.get(call, handle).cloned().map(Some)
+    STREAMS.with(&RECENT, handle, Arc::clone).map(Some).ok_or_else(|| unknown(call, handle))
+}
+
+#[cold]
+fn unknown(call: &'static str, handle: usize) -> Error {
+    Error::argument(
+        call,
+        "stream",
+        format_args!("{handle:#x} is no stream of this library"),
+        "on host memory pass NULL or a stream of shoalStreamCreate that was not destroyed",
+    )
 }
 
 /// Waits until all work of the stream is done.
@@ -147,6 +167,6 @@ pub fn query(handle: usize) -> Result<bool> {
 pub fn destroy(handle: usize) -> Result<()> {
     let Some(stream) = resolve("shoalStreamDestroy", handle)? else { return Ok(()) };
     driver::wait_until(|| stream.is_idle());
-    STREAMS.remove("shoalStreamDestroy", handle)?;
+    STREAMS.remove(&RECENT, handle).ok_or_else(|| unknown("shoalStreamDestroy", handle))?;
     stream.take_error()
 }

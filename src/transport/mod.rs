@@ -124,7 +124,8 @@ pub trait Transport {
     /// Who failed first, and why, if somebody did.
     fn raised(&mut self) -> Option<(u32, String)>;
 
-    /// Ends this rank's part, as its peers see it: [`Peer::Closed`] or [`Peer::Aborted`].
+    /// Ends this rank's part, as its peers see it ([`Peer::Closed`] or [`Peer::Aborted`]), and gives back what
+    /// is shared with them. Nothing but the bell may be used afterwards.
     fn leave(&mut self, how: Peer);
 
     /// How a thread that waits for these lines sleeps.
