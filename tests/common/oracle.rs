@@ -197,8 +197,9 @@ fn float_value(collective: &Collective, rank: u32, ranks: u32, index: usize, ran
     let value = match collective.reduction {
         Reduction::Max | Reduction::Min => {
             let value = number::decode_float(data_type, random);
-            // NaN and the two zeros have no order that everybody agrees on.
-            return if value.is_nan() || value == 0.0 { 0 } else { random };
+            // NaN and the two zeros have no order that everybody agrees on, and 8 bits store no infinity.
+            let is_odd = value.is_nan() || value == 0.0 || data_type.size_bytes() == 1 && value.is_infinite();
+            return if is_odd { 0 } else { random };
         }
         Reduction::Prod => {
             let is_special = turn % (ranks as usize).div_ceil(5) == 0;
