@@ -1,7 +1,8 @@
 /*
  * Two ranks in one process: the smallest program that communicates.
  *
- *   cc -Iinclude examples/01_hello.c -Ltarget/release -l:libshoal.so -o hello
+ *   cc -Iinclude examples/01_hello.c target/release/libshoal.so -o hello
+ *   LD_PRELOAD=target/release/libshoal.so ./hello
  *
  * The ranks are driven by one thread, so their calls stand in one group: nothing waits before the group ends.
  * On host memory every pointer is ordinary memory and the stream is NULL: when ncclGroupEnd returns, the work

@@ -1,7 +1,8 @@
 /*
  * Two processes, and small messages that travel together.
  *
- *   cc -Iinclude examples/02_processes.c -Ltarget/release -l:libshoal.so -o processes
+ *   cc -Iinclude examples/02_processes.c target/release/libshoal.so -o processes
+ *   LD_PRELOAD=target/release/libshoal.so ./processes
  *
  * Rank 0 makes the unique id; the program itself carries it to the other rank, here through a pipe. Then each
  * rank sends the other a header and 16 small messages in one group: without any change to the program, they
@@ -61,9 +62,11 @@ int main(void) {
     pid_t child = fork();
     if (child < 0) return perror("fork"), 1;
 
+    /* Each keeps its own end only, so that a parent that fails ends the child's wait. */
+    close(ends[child == 0 ? 1 : 0]);
     ncclUniqueId id;
     if (child == 0) {
-        if (read(ends[0], &id, sizeof id) != (ssize_t)sizeof id) return perror("read"), 1;
+        if (read(ends[0], &id, sizeof id) != (ssize_t)sizeof id) return fprintf(stderr, "no id came\n"), 1;
         run(1, id);
         return 0;
     }

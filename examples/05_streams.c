@@ -1,7 +1,8 @@
 /*
  * Streams without a GPU: calls that return at once, and work that runs in order behind them.
  *
- *   cc -Iinclude examples/05_streams.c -Ltarget/release -l:libshoal.so -o streams
+ *   cc -Iinclude examples/05_streams.c target/release/libshoal.so -o streams
+ *   LD_PRELOAD=target/release/libshoal.so ./streams
  *
  * A shoalStream_t goes where NCCL takes a cudaStream_t. Each rank has a stream of its own and starts three
  * operations on it, each of which reads what the one before wrote. The program is free to compute until it

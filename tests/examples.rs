@@ -120,21 +120,32 @@ fn check(name: &str, command: &mut Command) {
     assert_eq!(lines, *expected, "{complained}");
 }
 
-/// Runs a command and its children to their end, or to the limit. Their output is short enough for a pipe.
+/// Runs a command to its end or to the limit; whatever it started ends with it.
 fn bounded(command: &mut Command) -> Output {
     use std::os::unix::process::CommandExt;
     let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let mut child = command.spawn().unwrap_or_else(|cause| panic!("{command:?} does not start: {cause}"));
+    let child = command.spawn().unwrap_or_else(|cause| panic!("{command:?} does not start: {cause}"));
     let start = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if start.elapsed() > LIMIT {
-            let group = libc::pid_t::try_from(child.id()).unwrap();
-            // SAFETY: the group is the child's own, and the child has not been waited for, so its number is its.
-            unsafe { libc::kill(-group, libc::SIGKILL) };
-            let output = child.wait_with_output().unwrap();
-            panic!("{command:?} did not end:\n{}", String::from_utf8_lossy(&output.stderr));
-        }
+    while !has_ended(child.id()) && start.elapsed() < LIMIT {
         std::thread::sleep(Duration::from_millis(5));
     }
-    child.wait_with_output().unwrap()
+    let ended = has_ended(child.id());
+    let group = libc::pid_t::try_from(child.id()).unwrap();
+    // SAFETY: no memory is passed. The group is the child's own, and the child has not been waited for, so the
+    // number is still its.
+    unsafe { libc::kill(-group, libc::SIGKILL) };
+    let output = child.wait_with_output().unwrap();
+    assert!(ended, "{command:?} did not end:\n{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// Whether the child ended; it can be waited for all the same.
+fn has_ended(child: u32) -> bool {
+    // SAFETY: all zeros is a valid value of this plain structure.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` is ours and writable during the call.
+    let result = unsafe { libc::waitid(libc::P_PID, child, &raw mut info, options) };
+    assert_eq!(result, 0, "waitid: {}", std::io::Error::last_os_error());
+    info.si_signo == libc::SIGCHLD
 }

@@ -6,7 +6,7 @@ use crate::abi::convert::answer;
 use crate::abi::types::{ResultNumber, StreamHandle};
 use crate::abi::wall;
 use crate::engine::stream;
-use crate::error::{Code, Error};
+use crate::error::Code;
 
 /// # Safety
 /// `place` is NULL or writable.
@@ -17,10 +17,7 @@ unsafe extern "C" fn shoalStreamCreate(place: *mut StreamHandle) -> ResultNumber
     let write = |handle| unsafe { answer::<StreamHandle>(CALL, "stream", place, handle) };
     wall::plain(CALL, || {
         write(null_mut())?;
-        match stream::create() {
-            0 => Err(Error::usage(CALL, "too many streams live already", "destroy some")),
-            handle => write(without_provenance_mut(handle)),
-        }
+        write(without_provenance_mut(stream::create()?))
     })
 }
 

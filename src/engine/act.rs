@@ -205,7 +205,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
         progress: &mut Progress,
     ) -> Result<Outcome> {
         let source = bound.at(from, 0);
-        if !progress.has_begun {
+        let begins = !progress.has_begun;
+        if begins {
             let head = match work {
                 Work::Collective(_) => bound.head,
                 Work::Messages => {
@@ -238,8 +239,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
         }
         Ok(match self.transport.poll_bulk(peer)? {
             Bulk::Done => Outcome::Done,
-            Bulk::Moving => Outcome::Moved,
-            Bulk::Waiting => Outcome::Blocked,
+            Bulk::Waiting if !begins => Outcome::Blocked,
+            Bulk::Waiting | Bulk::Moving => Outcome::Moved,
         })
     }
 

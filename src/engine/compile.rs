@@ -21,6 +21,8 @@ pub struct Facts {
     pub limits: Limits,
     /// What the choice of an algorithm depends on.
     pub tune: tune::Facts,
+    /// The algorithm that the user wants, by name; empty for the table's choice.
+    pub algorithm: String,
 }
 
 /// A batch, ready to be run with any addresses.
@@ -106,7 +108,7 @@ fn collective(index: usize, op: &Op, facts: &Facts) -> Result<Part> {
         ranks: facts.ranks,
         in_place: Shape::of(op, facts.rank).in_place,
     };
-    let algorithm = tune::choose(&call, &facts.tune);
+    let algorithm = tune::choose(&call, &facts.tune, &facts.algorithm);
     let plan = schedule::plan(algorithm, &call, facts.rank).ok_or_else(|| {
         Error::Internal(format!("{algorithm:?} has no form of {} for {} ranks", op.kind.name(), facts.ranks))
     })?;

@@ -17,8 +17,8 @@ use crate::op::Op;
 use crate::system::baton::{Baton, Held};
 use crate::system::wait::{Pause, Waiter};
 use crate::system::{fork, thread};
-use crate::transport::shm::ShmTransport;
-use crate::transport::{Bell, Peer, Transport};
+use crate::transport::shm::{Doorbell, ShmTransport, sleep_unless};
+use crate::transport::Peer;
 
 /// The engine that jobs run on.
 pub type HostEngine = Engine<ShmTransport, Host>;
@@ -27,8 +27,8 @@ pub type HostEngine = Engine<ShmTransport, Host>;
 const BURST_POLLS: u32 = 64;
 /// How often a long wait looks whether the peers are still there.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
-/// The longest sleep while several are, of which only one can ring.
-const SLEEP_AMONG_MANY: Duration = Duration::from_micros(500);
+/// The longest sleep between two looks at what the progress thread does.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -38,19 +38,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub struct Endpoint {
     engine: Baton<HostEngine>,
-    bell: Arc<dyn Bell>,
+    /// Taken with the transport; looked at only by who sleeps or aborts.
+    bell: Mutex<Option<Doorbell>>,
     rank: u32,
     ranks: u32,
     spin_count: u32,
     /// Threads that wait for a batch of it, and therefore poll it.
     waiter_count: AtomicU32,
     is_aborted: AtomicBool,
-}
-
-impl std::fmt::Debug for dyn Bell {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Bell")
-    }
 }
 
 /// A batch that was handed over.
@@ -63,7 +58,7 @@ pub struct Ticket {
 impl Endpoint {
     /// Shares an engine. `spin_count` looks go by before a wait yields.
     pub fn new(engine: HostEngine, rank: u32, ranks: u32, spin_count: u32) -> Arc<Endpoint> {
-        let bell = engine.hands.transport.bell();
+        let bell = Mutex::new(Some(engine.hands.transport.doorbell()));
         Arc::new(Endpoint {
             engine: Baton::new(engine),
             bell,
@@ -106,15 +101,19 @@ impl Endpoint {
     pub fn close(&self) {
         let gone = Error::usage("the call", "the communicator was destroyed", "make a new one");
         self.engine.take().end(Peer::Closed, gone);
+        lock(&self.bell).take();
     }
 
     /// Gives up what runs, tells the peers and gives back what is shared with them. Every thread that waits
     /// returns with an error.
     pub fn abort(&self) {
         self.is_aborted.store(true, Ordering::Release);
-        self.bell.ring();
+        if let Some(bell) = &*lock(&self.bell) {
+            bell.ring();
+        }
         let error = Error::Aborted(format!("rank {} of {} aborted the communicator", self.rank, self.ranks));
         self.engine.take().end(Peer::Aborted, error);
+        lock(&self.bell).take();
     }
 
     /// One batch on the NULL stream: hands it over and waits for it.
@@ -225,7 +224,7 @@ pub fn wait_until(is_done: impl Fn() -> bool) {
     let mut waiter = Waiter::new(0);
     while !is_done() {
         if let Pause::Sleep(_) = waiter.pause() {
-            std::thread::sleep(SLEEP_AMONG_MANY);
+            std::thread::sleep(LOOK_EVERY);
         }
     }
 }
@@ -307,22 +306,15 @@ fn names(peers: &[u32]) -> String {
     list.join(", ")
 }
 
-/// Sleeps until one of the endpoints may go on. Only the first one's bell can be slept on.
+/// Sleeps until one of the endpoints may go on.
 fn doze(endpoints: &[&Arc<Endpoint>], bound: Duration) {
-    for endpoint in endpoints {
-        endpoint.bell.announce();
-    }
-    // Whoever sends from here on rings; what came before is seen by this look.
-    let is_stuck = endpoints.iter().all(|endpoint| {
-        endpoint.poll_burst(|_| true).is_some_and(|poll| poll != Poll::Moved) && !endpoint.is_aborted()
+    let bells: Vec<Doorbell> = endpoints.iter().filter_map(|endpoint| lock(&endpoint.bell).clone()).collect();
+    let bells: Vec<&Doorbell> = bells.iter().collect();
+    sleep_unless(&bells, bound, || {
+        endpoints.iter().any(|endpoint| {
+            endpoint.is_aborted() || endpoint.poll_burst(|_| true).is_none_or(|poll| poll != Poll::Waiting)
+        })
     });
-    if is_stuck {
-        let bound = if endpoints.len() == 1 { bound } else { bound.min(SLEEP_AMONG_MANY) };
-        endpoints[0].bell.sleep(bound);
-    }
-    for endpoint in endpoints {
-        endpoint.bell.retract();
-    }
 }
 
 /// What the progress thread works on.

@@ -12,9 +12,6 @@
 pub mod shm;
 pub mod sim;
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use crate::error::Error;
 use crate::op::Address;
 
@@ -125,24 +122,6 @@ pub trait Transport {
     fn raised(&mut self) -> Option<(u32, String)>;
 
     /// Ends this rank's part, as its peers see it ([`Peer::Closed`] or [`Peer::Aborted`]), and gives back what
-    /// is shared with them. Nothing but the bell may be used afterwards.
+    /// is shared with them. Nothing may be used afterwards.
     fn leave(&mut self, how: Peer);
-
-    /// How a thread that waits for these lines sleeps.
-    fn bell(&self) -> Arc<dyn Bell>;
-}
-
-/// Sleep that a peer's packet ends. In this order: announce, look once more, sleep, retract.
-pub trait Bell: Send + Sync {
-    /// Asks the peers to ring from now on. What they sent before is visible to a look that follows.
-    fn announce(&self);
-
-    /// Sleeps until a peer rings after [`Self::announce`], [`Self::ring`] is called, or `bound` is over.
-    fn sleep(&self, bound: Duration);
-
-    /// Asks the peers to ring no more.
-    fn retract(&self);
-
-    /// Ends the sleep of whoever sleeps on this rank's bell, from another thread of this process.
-    fn ring(&self);
 }

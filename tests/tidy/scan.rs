@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// How items start that are only compiled for tests.
+const TESTS: &[&str] = &["#[cfg(test)]", "#[cfg(all(test,"];
+
 /// A file, as text and as code.
 pub(crate) struct File {
     /// From the root of the repository, with `/`.
@@ -17,7 +20,7 @@ pub(crate) struct File {
 impl File {
     pub(crate) fn new(path: &str, text: &str) -> File {
         let code = if path.ends_with(".rs") { mask(text) } else { String::new() };
-        let shipped = if is_test_file(path) { String::new() } else { without_tests(&code) };
+        let shipped = if is_test_file(path) { String::new() } else { without_items(&code, TESTS) };
         File { path: path.to_owned(), text: text.to_owned(), code, shipped }
     }
 
@@ -172,14 +175,11 @@ pub(crate) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// `code` with every item behind `#[cfg(test)]` blank.
-fn without_tests(code: &str) -> String {
+/// `code` with every item that starts with one of the marks blank.
+pub(crate) fn without_items(code: &str, marks: &[&str]) -> String {
     let mut out = code.as_bytes().to_vec();
     let mut from = 0;
-    let next = |from: usize| {
-        ["#[cfg(test)]", "#[cfg(all(test,"].iter().filter_map(|mark| code[from..].find(mark)).min()
-    };
-    while let Some(found) = next(from) {
+    while let Some(found) = marks.iter().filter_map(|mark| code[from..].find(mark)).min() {
         let start = from + found;
         let end = item_end(code, start);
         out[start..end].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');

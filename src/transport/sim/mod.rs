@@ -11,10 +11,8 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
 
-use super::{Bell, Bulk, Front, Head, Peer, Transport};
+use super::{Bulk, Front, Head, Peer, Transport};
 use crate::error::Error;
 use crate::op::Address;
 
@@ -333,18 +331,4 @@ impl Transport for SimTransport {
     fn leave(&mut self, how: Peer) {
         self.network.0.borrow_mut().states[self.rank as usize] = how;
     }
-
-    fn bell(&self) -> Arc<dyn Bell> {
-        Arc::new(Silence)
-    }
-}
-
-/// Nobody sleeps in a simulation.
-struct Silence;
-
-impl Bell for Silence {
-    fn announce(&self) {}
-    fn sleep(&self, _bound: Duration) {}
-    fn retract(&self) {}
-    fn ring(&self) {}
 }
