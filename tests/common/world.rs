@@ -27,6 +27,8 @@ pub struct Setup {
     pub weather: Weather,
     pub limits: Limits,
     pub cores: u32,
+    /// The algorithm that is wanted; empty for the table's choice.
+    pub algorithm: &'static str,
     /// Whether ranks leave the communicator as soon as their script is done.
     pub leaves_early: bool,
     pub trouble: Option<Trouble>,
@@ -78,6 +80,7 @@ impl Setup {
                 frame_bytes: dice.between(64, eager_bytes),
             },
             cores: dice.pick(&[1, 64]),
+            algorithm: dice.pick(&["", "exchange", "ring", "tree", "pairwise"]),
             leaves_early: dice.chance(50),
             trouble: None,
         }
@@ -164,8 +167,7 @@ pub fn run(program: &Program, oracle: &Oracle, setup: &Setup) -> Result<Report, 
 
 impl<'a> World<'a> {
     fn new(program: &'a Program, oracle: &'a Oracle<'a>, setup: &'a Setup) -> World<'a> {
-        let network =
-            |comm| Network::new(program.ranks, setup.weather, mix(setup.seed, u64::from(comm)));
+        let network = |comm| Network::new(program.ranks, setup.weather, mix(setup.seed, u64::from(comm)));
         let networks: Vec<Network> = (0..program.comm_count).map(network).collect();
         let actor = |world| Actor {
             world,
@@ -197,6 +199,7 @@ impl<'a> World<'a> {
 
     fn run(&mut self) -> Result<(), String> {
         let mut order: Vec<usize> = (0..self.actors.len()).collect();
+        let mut stuck_rounds = 0;
         for _ in 0..MOST_ROUNDS {
             self.dice.shuffle(&mut order);
             let skip_percent = self.dice.pick(&[0, 0, 40]);
@@ -214,7 +217,9 @@ impl<'a> World<'a> {
             if self.actors.iter().all(|actor| actor.life != Life::Running) {
                 return Ok(());
             }
-            if is_stuck && !self.advance() && !self.look_around()? {
+            // A rank that saw a packet may let its sender move, which was asked before.
+            stuck_rounds = if is_stuck { stuck_rounds + 1 } else { 0 };
+            if stuck_rounds > 2 && !self.advance() && !self.look_around()? {
                 return Err("hang: no rank can move and nothing is under way".into());
             }
             if !is_stuck && self.dice.chance(20) {
@@ -344,6 +349,12 @@ impl<'a> World<'a> {
             return op;
         }
         let mut op = op;
+        // Counts are those of the action's own type, and of bytes for messages.
+        op.data_type = match &self.program.actions[action] {
+            Action::Collective(collective) => collective.data_type,
+            Action::Message(_) => shoal::op::DataType::Uint8,
+        };
+        op.count = self.program.actions[action].count_bytes() / op.data_type.size_bytes();
         match change {
             Change::Count(count) => op.count = count,
             Change::Kind(kind) => op.kind = kind,
@@ -371,8 +382,10 @@ impl<'a> World<'a> {
             return Ok(true);
         }
         let engines = &actor.engines;
-        let done: Vec<Pending> =
-            actor.pending.extract_if(.., |pending| engines[pending.comm].completed() >= pending.number).collect();
+        let done: Vec<Pending> = actor
+            .pending
+            .extract_if(.., |pending| engines[pending.comm].completed() >= pending.number)
+            .collect();
         let has_any = !done.is_empty();
         for mut placement in done.into_iter().flat_map(|pending| pending.placements) {
             self.check(place, &mut placement)?;
@@ -388,9 +401,9 @@ impl<'a> World<'a> {
                 return Ok(());
             }
         }
-        placement
-            .verify(self.oracle)
-            .map_err(|problem| format!("rank {place}, {:?} of action {} {action:?}: {problem}", call.side, call.action))?;
+        placement.verify(self.oracle).map_err(|problem| {
+            format!("rank {place}, {:?} of action {} {action:?}: {problem}", call.side, call.action)
+        })?;
         let target = placement.target();
         let place_of_call = mix(call.action as u64, place as u64 * 4 + call.side as u64);
         self.digest ^= target.iter().fold(place_of_call, |digest, byte| {
@@ -440,7 +453,8 @@ impl Actor {
     }
 
     fn launch(&self, calls: &[Call], batches: usize) -> Option<Arc<Launch>> {
-        let mut streams: Vec<u32> = calls.iter().map(|call| call.stream).filter(|stream| *stream > 0).collect();
+        let mut streams: Vec<u32> =
+            calls.iter().map(|call| call.stream).filter(|stream| *stream > 0).collect();
         streams.sort_unstable();
         streams.dedup();
         let named: Vec<Arc<Stream>> =
@@ -455,21 +469,21 @@ fn facts(program: &Program, setup: &Setup, rank: u32) -> Facts {
         rank,
         ranks: program.ranks,
         limits: setup.limits,
-        tune: shoal::tune::Facts {
-            ranks: program.ranks,
-            ranks_per_host: program.ranks,
-            cores: setup.cores,
-        },
+        tune: shoal::tune::Facts { ranks: program.ranks, ranks_per_host: program.ranks, cores: setup.cores },
+        algorithm: setup.algorithm.to_owned(),
     }
 }
 
 /// A change that makes a call of `action` another one, if there is one to choose.
 pub fn change_of(program: &Program, action: usize, dice: &mut Dice) -> Option<Change> {
     use shoal::op::{DataType, Reduction};
-    let Action::Collective(collective) = program.actions[action] else {
-        let bytes = program.actions[action].count_bytes();
-        return Some(Change::Count(if dice.chance(50) { bytes + 1 } else { bytes / 2 }))
-            .filter(|_| bytes > 0);
+    let collective = match program.actions[action] {
+        Action::Collective(collective) => collective,
+        Action::Message(message) => {
+            let count = if dice.chance(50) { message.bytes + 1 } else { message.bytes / 2 };
+            let is_other = message.sender != message.receiver && message.bytes > 0;
+            return Some(Change::Count(count)).filter(|_| is_other);
+        }
     };
     let change = match dice.below(5) {
         0 => Change::Count(dice.pick(&[collective.count + 1, collective.count / 2 + 1])),
