@@ -10,7 +10,7 @@ use shoal::engine::{Engine, Facts, Poll};
 use shoal::error::Error;
 use shoal::op::{Address, Kind, Op};
 use shoal::transport::sim::{Network, SimTransport, Weather};
-use shoal::transport::{Peer, Transport};
+use shoal::transport::Peer;
 
 use super::dice::{Dice, mix};
 use super::memory::{Placement, Pool};
@@ -219,8 +219,11 @@ impl<'a> World<'a> {
             }
             // A rank that saw a packet may let its sender move, which was asked before.
             stuck_rounds = if is_stuck { stuck_rounds + 1 } else { 0 };
-            if stuck_rounds > 2 && !self.advance() && !self.look_around()? {
-                return Err("hang: no rank can move and nothing is under way".into());
+            if stuck_rounds > 2 {
+                if !self.advance() && !self.look_around()? {
+                    return Err("hang: no rank can move and nothing is under way".into());
+                }
+                stuck_rounds = 0;
             }
             if !is_stuck && self.dice.chance(20) {
                 self.advance();
@@ -272,7 +275,8 @@ impl<'a> World<'a> {
         if actor.life == Life::Running && !has_more && actor.pending.is_empty() {
             actor.life = Life::Done;
             if self.setup.leaves_early {
-                actor.engines.iter_mut().for_each(|engine| engine.transport().leave(Peer::Closed));
+                let reason = Error::Aborted("the program is over".into());
+                actor.engines.iter_mut().for_each(|engine| engine.end(Peer::Closed, reason.clone()));
             }
         }
         // Whoever may call more has not got stuck.
@@ -443,10 +447,7 @@ impl Actor {
     /// What a job does with an error: it aborts all its communicators and ends.
     fn give_up(&mut self, error: Error) {
         for engine in &mut self.engines {
-            if engine.failure().is_none() {
-                engine.transport().leave(Peer::Aborted);
-                engine.fail(Error::Aborted(format!("rank {} gave up", self.world)));
-            }
+            engine.end(Peer::Aborted, Error::Aborted(format!("rank {} gave up", self.world)));
         }
         self.life = Life::Failed;
         self.error.get_or_insert(error);
