@@ -1,1 +1,22 @@
 //! The only place that sees C.
+//!
+//! Every exported function does three things: it enters behind the `wall`, through which no panic passes;
+//! it turns numbers and pointers into our own words, or says which of them is wrong; it calls. What comes
+//! back becomes a result number, and its words the last error.
+//!
+//! Exported are the strong `pncclX` (and `shoalX`), by Rust; the weak `ncclX`, which jump there, by `weak`.
+//! A profiler that defines `ncclX` is thus in front of ours, and reaches it as `pncclX`.
+
+mod collective;
+mod config;
+mod convert;
+mod group;
+mod info;
+mod life;
+mod memory;
+mod operator;
+mod stream;
+mod types;
+mod unbuilt;
+mod wall;
+mod weak;

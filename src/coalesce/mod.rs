@@ -1,1 +1,21 @@
-//! Which messages share a frame, and the frame layout.
+//! Which messages share a frame, what a frame looks like, and what a packet says of itself.
+//!
+//! A *packet* is what a transport moves: a head of sixteen bytes and some bytes. Three kinds exist: a packet
+//! of a collective, one point-to-point message, and a *frame*: several small messages to the same peer.
+//! Framing is the sender's choice alone. The receiver expects messages, in order, and takes each from
+//! whatever packet brings it; so a program cannot see how its messages were grouped.
+//!
+//! ```text
+//! frame: | length 0 (u32) | length 1 | ... | length n-1 | bytes of 0 | bytes of 1 | ... |
+//! ```
+//! The lengths stand together, so that a receiver learns all of them from the first lines that arrive and
+//! does not chase them through memory that another core has just written.
+#![forbid(unsafe_code)]
+
+pub mod head;
+mod plan;
+
+pub use plan::{Limits, Message, plan};
+
+/// The bytes of one length in a frame.
+pub const LENGTH_BYTES: usize = 4;

@@ -1,12 +1,27 @@
 //! A communicator's life.
+//!
+//! ```text
+//! init_rank -> Live -> finalize -> Finalized -> destroy -> Gone
+//!                 \-> abort ---------------------------->'
+//! ```
+//! `birth` brings a rank into being, `operators` keeps what RedOpCreatePreMulSum made, `handle` gives numbers
+//! to C programs, `bootstrap` is how ranks find each other.
 
+mod birth;
 pub mod bootstrap;
 pub mod handle;
+mod operators;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::engine::driver::Endpoint;
 use crate::error::{Code, Error, Result};
 use crate::op::{DataType, Reduction, Scalar};
+use crate::system::fork;
+use operators::Operators;
+
+pub use birth::unique_id;
 
 /// The bytes of a unique id, as they pass the interface.
 pub type UniqueId = [u8; 128];
@@ -18,19 +33,26 @@ pub struct Options {
     pub name: Option<String>,
 }
 
+/// Where a communicator stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Life {
+    Live,
+    Finalized,
+    Gone,
+}
+
 /// One rank's end of a communicator.
 #[derive(Debug)]
 pub struct Comm {
     rank: u32,
     ranks: u32,
-}
-
-/// Makes the id that the ranks of a new communicator share.
-///
-/// # Errors
-/// No socket could be opened.
-pub fn unique_id() -> Result<UniqueId> {
-    Err(Error::Internal("not built yet".into()))
+    endpoint: Arc<Endpoint>,
+    /// A [`Life`].
+    life: AtomicU8,
+    operators: Operators,
+    /// The fork generation it was born in.
+    generation: u32,
 }
 
 impl Comm {
@@ -38,8 +60,19 @@ impl Comm {
     ///
     /// # Errors
     /// Who did not come, or what the system refused.
-    pub fn init_rank(_ranks: u32, _id: &UniqueId, _rank: u32, _options: Options) -> Result<Arc<Comm>> {
-        Err(Error::Internal("not built yet".into()))
+    pub fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: Options) -> Result<Arc<Comm>> {
+        birth::init_rank(ranks, id, rank, &options)
+    }
+
+    fn new(rank: u32, ranks: u32, endpoint: Arc<Endpoint>) -> Arc<Comm> {
+        Arc::new(Comm {
+            rank,
+            ranks,
+            endpoint,
+            life: AtomicU8::new(Life::Live as u8),
+            operators: Operators::default(),
+            generation: fork::generation(),
+        })
     }
 
     /// This rank.
@@ -60,10 +93,51 @@ impl Comm {
         0
     }
 
+    /// What runs its batches.
+    #[inline]
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Whether a call that starts work makes sense.
+    ///
+    /// # Errors
+    /// It was finalized, destroyed or aborted, or belongs to the parent of this process.
+    #[inline]
+    pub fn check_usable(&self, call: &'static str) -> Result<()> {
+        if self.life.load(Ordering::Acquire) == Life::Live as u8 && self.generation == fork::generation() {
+            return Ok(());
+        }
+        Err(self.unusable(call))
+    }
+
+    #[cold]
+    fn unusable(&self, call: &'static str) -> Error {
+        if self.generation != fork::generation() {
+            return Error::usage(
+                call,
+                "the communicator was made before this process was forked, and stays its parent's",
+                "make a communicator in the child",
+            );
+        }
+        let how = if self.life.load(Ordering::Acquire) == Life::Finalized as u8 {
+            "finalized"
+        } else {
+            "destroyed or aborted"
+        };
+        Error::usage(call, format_args!("the communicator was {how}"), "make a new communicator")
+    }
+
     /// What happened behind the caller's back; `Success` if nothing did.
     #[must_use]
     pub fn async_error(&self) -> Code {
-        Code::Success
+        match self.endpoint.check() {
+            None => Code::Success,
+            Some(error) => {
+                crate::error::set_last(&error);
+                error.code()
+            }
+        }
     }
 
     /// Waits until all that was started is done; afterwards nothing can be started.
@@ -71,7 +145,10 @@ impl Comm {
     /// # Errors
     /// What went wrong meanwhile.
     pub fn finalize(&self) -> Result<()> {
-        Err(Error::Internal("not built yet".into()))
+        self.check_usable("ncclCommFinalize")?;
+        let drained = self.endpoint.drain();
+        self.life.store(Life::Finalized as u8, Ordering::Release);
+        drained
     }
 
     /// Finalizes if that was not done, and gives everything back.
@@ -79,39 +156,67 @@ impl Comm {
     /// # Errors
     /// What went wrong meanwhile; everything is given back all the same.
     pub fn destroy(&self) -> Result<()> {
-        Err(Error::Internal("not built yet".into()))
+        if self.generation != fork::generation() {
+            return Err(self.unusable("ncclCommDestroy"));
+        }
+        let drained = match self.life.load(Ordering::Acquire) {
+            life if life == Life::Live as u8 => self.endpoint.drain(),
+            _ => Ok(()),
+        };
+        if self.life.swap(Life::Gone as u8, Ordering::AcqRel) != Life::Gone as u8 {
+            self.endpoint.close();
+        }
+        // What went wrong with earlier work was reported there; leaving is not made to fail by it.
+        drop(drained);
+        Ok(())
     }
 
     /// Stops what runs, from any thread, and gives everything back. Afterwards nobody touches the user's
     /// memory.
-    pub fn abort(&self) {}
+    pub fn abort(&self) {
+        if self.generation != fork::generation() {
+            return;
+        }
+        if self.life.swap(Life::Gone as u8, Ordering::AcqRel) != Life::Gone as u8 {
+            self.endpoint.abort();
+        }
+    }
 
     /// A new operator that multiplies by `scalar` before it sums; its number is `NumOps` (5) or above.
     ///
     /// # Errors
-    /// None left.
-    pub fn create_pre_mul_sum(&self, _data_type: DataType, _scalar: Scalar) -> Result<i32> {
-        Err(Error::Internal("not built yet".into()))
+    /// None left, or the communicator is not usable.
+    pub fn create_pre_mul_sum(&self, data_type: DataType, scalar: Scalar) -> Result<i32> {
+        self.check_usable("ncclRedOpCreatePreMulSum")?;
+        self.operators.create(data_type, scalar)
     }
 
     /// Forgets the operator.
     ///
     /// # Errors
     /// There is no such operator on this communicator.
-    pub fn destroy_operator(&self, _operator: i32) -> Result<()> {
-        Err(Error::Internal("not built yet".into()))
+    pub fn destroy_operator(&self, operator: i32) -> Result<()> {
+        self.operators.destroy(operator)
     }
 
     /// What the operator number of a call means for elements of `data_type`.
     ///
     /// # Errors
     /// Unknown, destroyed, or made for another type.
+    #[inline]
     pub fn operator(
         &self,
-        _call: &'static str,
-        _operator: i32,
-        _data_type: DataType,
+        call: &'static str,
+        operator: i32,
+        data_type: DataType,
     ) -> Result<(Reduction, Scalar)> {
-        Err(Error::Internal("not built yet".into()))
+        match operator {
+            0 => Ok((Reduction::Sum, Scalar::None)),
+            1 => Ok((Reduction::Prod, Scalar::None)),
+            2 => Ok((Reduction::Max, Scalar::None)),
+            3 => Ok((Reduction::Min, Scalar::None)),
+            4 => Ok((Reduction::Avg, Scalar::None)),
+            _ => self.operators.find(call, operator, data_type),
+        }
     }
 }

@@ -15,6 +15,7 @@ pub type Multiplier = [u8; 8];
 /// # Safety
 /// For every method: what is read is readable, what is written is writable and not read or written by
 /// anyone else meanwhile. `into` is the same range as an operand, or disjoint from it.
+#[allow(clippy::missing_safety_doc, reason = "the trait says it once, for every method")]
 pub trait Device {
     /// `into = from`; the ranges are disjoint.
     unsafe fn copy(&self, from: Address, into: Address, bytes: usize);

@@ -1,2 +1,273 @@
 //! Runs plans in order.
+//!
+//! [`Engine`] is a state machine over one communicator's batches: [`Engine::submit`] takes one,
+//! [`Engine::poll`] moves it along and never blocks, [`Engine::completed`] says how far it came. It owns no
+//! thread and reads no clock. [`driver`] owns both: it decides who polls and how a wait waits.
+//!
+//! - `shape`: what of a batch decides its plan; `compile`: the plan; `cache`: plans already made.
+//! - `run`: where the running plan stands. `act`: the hands that touch memory and the transport.
+//! - `stream`: streams of the host device, and launches, which tie batches of several communicators together.
+
+mod act;
+mod cache;
+mod compile;
+pub mod driver;
+mod run;
+mod shape;
 pub mod stream;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+pub use compile::Facts;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::op::Op;
+use crate::transport::{Peer, Transport};
+use act::Hands;
+use cache::{Cache, PlanId};
+use run::Run;
+use stream::Launch;
+
+/// What a poll did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poll {
+    /// There is nothing to do.
+    Idle,
+    /// What there is waits for a peer or a stream.
+    Waiting,
+    /// Something moved; poll again.
+    Moved,
+}
+
+/// A sealed batch on its way.
+#[derive(Debug)]
+struct Job {
+    ops: Vec<Op>,
+    plan: PlanId,
+    launch: Option<Arc<Launch>>,
+    has_started: bool,
+}
+
+/// One communicator's batches, in order.
+#[derive(Debug)]
+pub struct Engine<T, D> {
+    hands: Hands<T, D>,
+    cache: Cache,
+    queue: VecDeque<Job>,
+    run: Run,
+    /// Emptied lists of operations, for batches to come.
+    spare: Vec<Vec<Op>>,
+    submitted: u64,
+    completed: u64,
+    failure: Option<Error>,
+    /// The transport is not to be touched any more.
+    has_left: bool,
+}
+
+impl<T: Transport, D: Device> Engine<T, D> {
+    /// An engine with nothing to do.
+    pub fn new(transport: T, device: D, facts: Facts) -> Engine<T, D> {
+        Engine {
+            hands: Hands::new(transport, device, facts.rank, facts.ranks),
+            cache: Cache::new(facts),
+            queue: VecDeque::new(),
+            run: Run::default(),
+            spare: Vec::new(),
+            submitted: 0,
+            completed: 0,
+            failure: None,
+            has_left: false,
+        }
+    }
+
+    /// Finds or makes the plan of a batch, so that whatever makes the batch impossible is known before
+    /// anything is started.
+    ///
+    /// # Errors
+    /// The communicator failed before, or the batch cannot be run.
+    #[inline]
+    pub fn prepare(&mut self, ops: &[Op]) -> Result<PlanId> {
+        if self.failure.is_some() {
+            return Err(self.refusal());
+        }
+        self.cache.find(ops, self.queue.is_empty())
+    }
+
+    /// Queues a prepared batch; the number at which [`Self::completed`] arrives when it is done.
+    #[inline]
+    pub fn submit(&mut self, ops: &[Op], plan: PlanId, launch: Option<Arc<Launch>>) -> u64 {
+        let mut list = self.spare.pop().unwrap_or_default();
+        list.extend_from_slice(ops);
+        self.queue.push_back(Job { ops: list, plan, launch, has_started: false });
+        self.submitted += 1;
+        self.submitted
+    }
+
+    /// How many batches are done.
+    #[must_use]
+    pub fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    /// How many batches were taken.
+    #[must_use]
+    pub fn submitted(&self) -> u64 {
+        self.submitted
+    }
+
+    /// What ended the communicator, if something did.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
+
+    /// The lines to the peers.
+    pub fn transport(&mut self) -> &mut T {
+        &mut self.hands.transport
+    }
+
+    /// Moves the front batch along, without blocking.
+    #[inline]
+    pub fn poll(&mut self) -> Poll {
+        match self.try_poll() {
+            Ok(poll) => poll,
+            Err(error) => {
+                self.fail(error);
+                Poll::Moved
+            }
+        }
+    }
+
+    #[inline]
+    fn try_poll(&mut self) -> Result<Poll> {
+        let Some(job) = self.queue.front_mut() else { return Ok(Poll::Idle) };
+        let plan = self.cache.get(job.plan);
+        if !job.has_started {
+            if job.launch.as_ref().is_some_and(|launch| !launch.is_ready()) {
+                return Ok(Poll::Waiting);
+            }
+            job.has_started = true;
+            self.run.start(plan, &job.ops, &mut self.hands);
+        }
+        let has_moved = loop {
+            let Some(part) = plan.parts.get(self.run.part()) else { break true };
+            let has_moved = self.run.poll(part, &mut self.hands)?;
+            if !self.run.is_part_done() {
+                break has_moved;
+            }
+            self.run.next_part(plan, &job.ops, &mut self.hands);
+        };
+        if self.run.part() < plan.parts.len() {
+            return Ok(if has_moved { Poll::Moved } else { Poll::Waiting });
+        }
+        self.complete_front(None);
+        Ok(Poll::Moved)
+    }
+
+    #[inline]
+    fn complete_front(&mut self, error: Option<&Error>) {
+        let Some(mut job) = self.queue.pop_front() else { return };
+        self.completed += 1;
+        if let Some(launch) = &job.launch {
+            launch.finish_one(error);
+        }
+        job.ops.clear();
+        self.spare.push(job.ops);
+    }
+
+    /// Ends the communicator: what is queued is given up, what comes is refused.
+    #[cold]
+    pub fn fail(&mut self, error: Error) {
+        if self.failure.is_none() {
+            crate::trace::log::warn(format_args!(
+                "rank {} of {}: {error}",
+                self.hands.rank, self.hands.ranks
+            ));
+            if !self.has_left {
+                self.hands.transport.raise(&error.to_string());
+            }
+            self.failure = Some(error.clone());
+        }
+        while !self.queue.is_empty() {
+            self.complete_front(Some(&error));
+        }
+        self.run = Run::default();
+    }
+
+    /// Ends this rank's part. On abort what runs is given up; either way nothing can be started any more.
+    pub fn end(&mut self, how: Peer, error: Error) {
+        if how == Peer::Aborted {
+            self.fail(error);
+        } else {
+            self.failure.get_or_insert(error);
+        }
+        if !self.has_left {
+            self.has_left = true;
+            self.hands.transport.leave(how);
+        }
+    }
+
+    /// Ends the communicator if a peer reported a failure.
+    pub fn check_raised(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        if let Some((rank, text)) = self.hands.transport.raised() {
+            self.fail(Error::Remote(format!("rank {rank} reported: {text}")));
+        }
+    }
+
+    #[cold]
+    fn refusal(&self) -> Error {
+        let cause = self.failure.as_ref().map_or_else(String::new, ToString::to_string);
+        Error::usage(
+            "the call",
+            format_args!("the communicator failed earlier: {cause}"),
+            "abort it, and make a new one or shrink to the survivors",
+        )
+    }
+
+    /// Looks whether the peers still take part; ends the communicator if one that matters does not. For long
+    /// waits: it may ask the system.
+    pub fn check_peers(&mut self) {
+        self.check_raised();
+        let waited_for = self.waited_for();
+        let (rank, ranks) = (self.hands.rank, self.hands.ranks);
+        for peer in (0..ranks).filter(|peer| *peer != rank) {
+            if self.queue.is_empty() || self.failure.is_some() {
+                return;
+            }
+            let how = match self.hands.transport.peer(peer) {
+                Peer::Alive => continue,
+                // It left in good order: what it sent may still lie in its line, and be what is waited for.
+                Peer::Closed if !waited_for.contains(&peer) || self.poll() == Poll::Moved => continue,
+                Peer::Closed => "left the communicator",
+                Peer::Aborted => "aborted the communicator",
+                Peer::Dead => "is gone (its process ended)",
+            };
+            let current = self.current();
+            self.fail(Error::Remote(format!(
+                "rank {peer} {how} while rank {rank} was in {current}; \
+                 abort the communicator and look at rank {peer}'s log"
+            )));
+        }
+    }
+
+    /// The peers that the running batch waits for.
+    #[must_use]
+    pub fn waited_for(&self) -> Vec<u32> {
+        let Some(job) = self.queue.front() else { return Vec::new() };
+        let plan = self.cache.get(job.plan);
+        plan.parts.get(self.run.part()).map_or_else(Vec::new, |part| self.run.waited_for(part))
+    }
+
+    /// The running operation, as a person reads it.
+    #[must_use]
+    pub fn current(&self) -> String {
+        let Some(job) = self.queue.front() else { return "nothing".into() };
+        let plan = self.cache.get(job.plan);
+        plan.parts.get(self.run.part()).map_or_else(|| "nothing".into(), |part| part.describe(&job.ops))
+    }
+}

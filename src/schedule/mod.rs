@@ -5,16 +5,27 @@
 //! (one for what is sent to a peer, one for what comes from it, one for local work) and derives from the
 //! ranges what must wait for what. Lanes run side by side, steps within a lane in order: exactly the freedom
 //! that leaves the sequential meaning intact.
+//!
+//! # In place
+//! Where source and target share memory, the builder writes all their ranges in terms of the larger buffer,
+//! so plans name [`SOURCE`] as written only there. Point-to-point plans and AlltoAll have no in place.
 #![forbid(unsafe_code)]
 
 mod build;
 pub mod check;
 mod exchange;
+#[cfg(test)]
+mod naive;
 mod pairwise;
 mod ring;
+mod task;
+#[cfg(test)]
+mod tests;
 mod tree;
 
-pub use build::Builder;
+pub use build::{Builder, Mark};
+
+use task::Task;
 
 use crate::op::{DataType, Kind, Reduction};
 
@@ -42,6 +53,18 @@ impl Range {
     #[must_use]
     pub const fn new(buffer: u32, offset: usize, bytes: usize) -> Range {
         Range { buffer, offset, bytes }
+    }
+
+    /// The byte behind its last.
+    #[must_use]
+    pub const fn end(&self) -> usize {
+        self.offset + self.bytes
+    }
+
+    /// The same bytes of another buffer.
+    #[must_use]
+    pub const fn of(self, buffer: u32) -> Range {
+        Range { buffer, ..self }
     }
 
     /// Whether the two share a byte.
@@ -184,8 +207,9 @@ pub struct Call {
     pub count: usize,
     /// How many ranks.
     pub ranks: u32,
-    /// Whether this rank's source lies in its target, as the interface defines in place. Local: it changes
-    /// copies, never packets.
+    /// Whether this rank's source lies in its target, as the interface defines in place (or its target in
+    /// its source, for ReduceScatter and Scatter). Without meaning for AlltoAll and where the rank has only
+    /// one of the two. Local: it changes copies, never packets.
     pub in_place: bool,
 }
 
@@ -200,4 +224,115 @@ pub enum Algorithm {
     Tree,
     /// Slices straight between owners, one partner after the other.
     Pairwise,
+}
+
+impl Call {
+    /// `count` in bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.count * self.data_type.size_bytes()
+    }
+
+    /// Whether every rank's data is multiplied before it is combined.
+    #[must_use]
+    pub const fn scales(&self) -> bool {
+        match self.reduction {
+            Reduction::PreMulSum => self.kind.reduces(),
+            Reduction::Avg => self.kind.reduces() && self.data_type.is_float(),
+            _ => false,
+        }
+    }
+
+    /// Whether every result is divided by the number of ranks.
+    #[must_use]
+    pub const fn divides(&self) -> bool {
+        matches!(self.reduction, Reduction::Avg) && self.kind.reduces() && !self.data_type.is_float()
+    }
+
+    /// Whether it can be planned for `rank`: a collective, of ranks and bytes that exist.
+    #[must_use]
+    pub fn is_sound(&self, rank: u32) -> bool {
+        let bytes = self.count.checked_mul(self.data_type.size_bytes());
+        let total = bytes.and_then(|bytes| bytes.checked_mul(self.ranks as usize));
+        !self.kind.is_point_to_point()
+            && rank < self.ranks
+            && (self.root < self.ranks || !self.kind.has_root())
+            && total.is_some_and(|total| total < isize::MAX as usize)
+    }
+}
+
+impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Algorithm; 4] =
+        [Algorithm::Exchange, Algorithm::Ring, Algorithm::Tree, Algorithm::Pairwise];
+
+    /// The name as settings and logs have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Algorithm::Exchange => "exchange",
+            Algorithm::Ring => "ring",
+            Algorithm::Tree => "tree",
+            Algorithm::Pairwise => "pairwise",
+        }
+    }
+
+    /// The algorithm of that name, in letters of either case.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Algorithm> {
+        Algorithm::ALL.into_iter().find(|algorithm| algorithm.name().eq_ignore_ascii_case(name.trim()))
+    }
+
+    /// Whether it has a form for `kind`.
+    #[must_use]
+    pub const fn serves(self, kind: Kind) -> bool {
+        match self {
+            Algorithm::Exchange => !kind.is_point_to_point(),
+            Algorithm::Ring => matches!(
+                kind,
+                Kind::AllReduce | Kind::ReduceScatter | Kind::AllGather | Kind::Broadcast | Kind::Reduce
+            ),
+            Algorithm::Tree => matches!(
+                kind,
+                Kind::AllReduce
+                    | Kind::Reduce
+                    | Kind::Broadcast
+                    | Kind::Gather
+                    | Kind::Scatter
+                    | Kind::AllGather
+            ),
+            Algorithm::Pairwise => {
+                matches!(kind, Kind::AllReduce | Kind::ReduceScatter | Kind::AllGather | Kind::AlltoAll)
+            }
+        }
+    }
+}
+
+/// The most bytes of one piece of a large message. First guess, to be measured: half of what a core's second
+/// cache usually holds, so that a piece that was just received is reduced and passed on from there.
+pub const PIECE_BYTES: usize = 256 << 10;
+
+/// What `rank` does for `call` under `algorithm`. `None` where the algorithm has no form for the operation,
+/// or the call names ranks or bytes that cannot exist.
+#[must_use]
+pub fn plan(algorithm: Algorithm, call: &Call, rank: u32) -> Option<Plan> {
+    plan_in_pieces(algorithm, call, rank, PIECE_BYTES)
+}
+
+/// [`plan`] with large messages cut into pieces of at most `piece_bytes`, the same number on every rank.
+#[must_use]
+pub fn plan_in_pieces(algorithm: Algorithm, call: &Call, rank: u32, piece_bytes: usize) -> Option<Plan> {
+    if !call.is_sound(rank) || !algorithm.serves(call.kind) {
+        return None;
+    }
+    let task = Task::new(call, rank, piece_bytes);
+    if call.ranks == 1 {
+        return Some(task.alone());
+    }
+    match algorithm {
+        Algorithm::Exchange => exchange::plan(&task),
+        Algorithm::Ring => ring::plan(&task),
+        Algorithm::Tree => tree::plan(&task),
+        Algorithm::Pairwise => pairwise::plan(&task),
+    }
 }

@@ -1,1 +1,24 @@
-//! The thin unsafe rest.
+//! The thin unsafe rest: shared maps, locks, futexes, copies between processes.
+//!
+//! One file per thing that the system offers, each with the least code that makes it safe to call.
+
+pub mod arena;
+pub mod attach;
+pub mod barrier;
+pub mod baton;
+pub mod clock;
+pub mod fork;
+pub mod futex;
+pub mod lock;
+pub mod map;
+pub mod memfd;
+pub mod memory;
+pub mod passing;
+pub mod random;
+pub mod thread;
+pub mod wait;
+
+/// The last system call's error of this thread.
+fn last() -> std::io::Error {
+    std::io::Error::last_os_error()
+}

@@ -1,1 +1,3 @@
-//! What happened.
+//! What happened. In this form: the log. (The recorder comes with "Small messages travel together".)
+
+pub mod log;

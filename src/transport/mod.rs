@@ -9,6 +9,8 @@
 //!
 //! Nothing here blocks. Each call does a bounded piece of work and says whether there is more.
 
+#[cfg(test)]
+pub(crate) mod conformance;
 pub mod shm;
 pub mod sim;
 
@@ -114,4 +116,14 @@ pub trait Transport {
 
     /// Whether the peer still takes part. May ask the system: for long waits, not for every poll.
     fn peer(&mut self, peer: u32) -> Peer;
+
+    /// Tells every peer that this rank failed, and why. Only the first reason of a communicator is kept.
+    fn raise(&mut self, reason: &str);
+
+    /// Who failed first, and why, if somebody did.
+    fn raised(&mut self) -> Option<(u32, String)>;
+
+    /// Ends this rank's part, as its peers see it ([`Peer::Closed`] or [`Peer::Aborted`]), and gives back what
+    /// is shared with them. Nothing may be used afterwards.
+    fn leave(&mut self, how: Peer);
 }

@@ -1,1 +1,366 @@
 //! Shared memory of our own making, for ranks on one machine.
+//!
+//! One sealed file without a name per communicator and machine: [`segment`] says who has it, [`layout`] what
+//! lies where, [`host`] how it is passed on. Nothing is left behind, however a process ends. Between each two
+//! ranks lie two [`ring`]s, one in each direction. What is too large for them is fetched by the receiver itself
+//! where it can ([`bulk`]). [`doorbell`] is how ranks sleep and wake one another; [`local`] what ranks that
+//! are threads of one process tell one another besides.
+//!
+//! Everything read from the segment is checked as if a hostile hand had written it: a peer can send wrong
+//! values, and break its own edges (which then report [`Error::Remote`]), but cannot make this process touch
+//! memory that is not its own.
+//!
+//! Whether a peer lives is known by a lock that the kernel keeps ([`crate::system::lock`]): its death is seen
+//! even if it was killed, and even while a forked child of it lives on.
+
+mod bulk;
+mod doorbell;
+mod failure;
+mod host;
+mod incoming;
+mod layout;
+mod local;
+#[cfg(all(test, loom))]
+mod model;
+mod outgoing;
+mod ring;
+mod segment;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+pub use doorbell::{Doorbell, sleep_unless};
+pub use host::{Host, Invitation};
+pub use segment::Segment;
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use incoming::{Attach, Incoming};
+use layout::state;
+use local::LocalRank;
+use outgoing::Outgoing;
+use ring::Broken;
+
+use super::{Bulk, Front, Head, Peer, Transport};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::op::Address;
+use crate::system::{barrier, fork, lock, random};
+
+/// Packets of at most this size go through the ring although they could be fetched: no answer is waited for.
+pub const DEFAULT_BULK_BYTES: usize = 32 << 10;
+
+/// What may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Plain copies between threads of one process.
+    pub direct: bool,
+    /// Mapping peers' allocations.
+    pub mapped: bool,
+    /// The kernel's copies between processes, where they work.
+    pub attach: bool,
+    /// Packets of ordinary memory above this size are offered to other processes; others are streamed.
+    pub bulk_bytes: usize,
+}
+
+impl Settings {
+    /// As the user wants it.
+    #[must_use]
+    pub fn new(config: &Config) -> Settings {
+        Settings {
+            direct: true,
+            mapped: config.mapped,
+            attach: config.cma != Some(false),
+            bulk_bytes: config.bulk_bytes.unwrap_or(DEFAULT_BULK_BYTES),
+        }
+    }
+}
+
+/// By which paths bulk packets came so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BulkCounts {
+    /// Copied from the memory of another thread's rank.
+    pub direct: u64,
+    /// Read in place, in memory that is mapped on both sides.
+    pub mapped: u64,
+    /// Copied by the kernel between two processes.
+    pub attached: u64,
+    /// Through the ring.
+    pub streamed: u64,
+}
+
+/// What both halves of all edges need.
+#[derive(Debug)]
+struct Here {
+    segment: Arc<Segment>,
+    rank: u32,
+    settings: Settings,
+    local: Arc<LocalRank>,
+}
+
+impl Here {
+    fn find_local(&self, peer: u32) -> Option<Arc<LocalRank>> {
+        LocalRank::find(self.segment.id(), peer)
+    }
+
+    fn is_local(&self, peer: u32) -> bool {
+        self.find_local(peer).is_some()
+    }
+
+    #[cold]
+    fn broken(&self, peer: u32, broken: Broken) -> Error {
+        let Broken(what) = broken;
+        Error::Remote(format!("rank {peer} {what} (seen by rank {}, in shared memory)", self.rank))
+    }
+}
+
+#[derive(Debug)]
+struct Edge {
+    outgoing: Outgoing,
+    incoming: Incoming,
+    /// What broke it; it stays broken.
+    fault: Option<Error>,
+}
+
+/// One rank's lines to its peers on the machine.
+#[derive(Debug)]
+pub struct ShmTransport {
+    here: Here,
+    edges: Box<[Edge]>,
+    generation: u32,
+    has_left: bool,
+}
+
+/// A word of this process that others read to prove that they read this process.
+fn proof() -> &'static AtomicU64 {
+    static PROOF: OnceLock<AtomicU64> = OnceLock::new();
+    PROOF.get_or_init(|| AtomicU64::new(random::word()))
+}
+
+impl ShmTransport {
+    /// Takes the place of `rank` in `segment`.
+    ///
+    /// # Errors
+    /// The place is taken, or the system refused the lock.
+    pub fn new(segment: Arc<Segment>, rank: u32, settings: Settings) -> Result<ShmTransport> {
+        let taken = || Error::Internal(format!("rank {rank} joined its segment twice"));
+        if rank >= segment.ranks() {
+            return Err(Error::Internal(format!("rank {rank} in a segment of {}", segment.ranks())));
+        }
+        let control = segment.control(rank);
+        if control.state.load(Ordering::Acquire) != state::AWAITED
+            || !lock::hold(segment.file(), u64::from(rank))?
+        {
+            return Err(taken());
+        }
+        control.barriers.store(u32::from(barrier::register()), Ordering::Relaxed);
+        control.proof.store(proof().load(Ordering::Relaxed), Ordering::Relaxed);
+        control.proof_address.store(std::ptr::from_ref(proof()) as u64, Ordering::Relaxed);
+        // Release: publishes what was said above.
+        let (before, after) = (state::AWAITED, state::ALIVE);
+        if control.state.compare_exchange(before, after, Ordering::Release, Ordering::Relaxed).is_err() {
+            return Err(taken());
+        }
+        let local = LocalRank::enter(segment.id(), rank, segment.ranks());
+        let shape = segment.shape();
+        let edges = (0..segment.ranks())
+            .map(|_| Edge { outgoing: Outgoing::new(shape), incoming: Incoming::new(shape), fault: None })
+            .collect();
+        let here = Here { segment, rank, settings, local };
+        Ok(ShmTransport { here, edges, generation: fork::generation(), has_left: false })
+    }
+
+    /// The segment.
+    #[must_use]
+    pub const fn segment(&self) -> &Arc<Segment> {
+        &self.here.segment
+    }
+
+    /// The bell that peers ring when something has come or room was made.
+    #[must_use]
+    pub fn doorbell(&self) -> Doorbell {
+        Doorbell::new(Arc::clone(&self.here.segment), self.here.rank)
+    }
+
+    /// How much of the segment this process has mapped, for all its ranks.
+    #[must_use]
+    pub fn mapped_bytes(&self) -> usize {
+        self.here.segment.mapped_bytes()
+    }
+
+    /// Tries whether memory of `peer` (of another process, and here already) can be read by the kernel's help.
+    /// Otherwise why not: large packets from it then take the slower path through the ring.
+    ///
+    /// # Errors
+    /// Why not, in one clause.
+    pub fn probe(&mut self, peer: u32) -> std::result::Result<(), String> {
+        let incoming = &mut self.edges[peer as usize].incoming;
+        incoming.probe(&self.here, peer);
+        match &incoming.attach {
+            Attach::Refused(reason) => Err(reason.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// By which paths bulk packets of `peer` came.
+    #[must_use]
+    pub fn bulk_counts(&self, peer: u32) -> BulkCounts {
+        self.edges[peer as usize].incoming.counts
+    }
+
+    /// Keeps what broke an edge.
+    fn keep<T>(&mut self, peer: u32, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            self.edges[peer as usize].fault.get_or_insert_with(|| error.clone());
+        }
+        result
+    }
+}
+
+impl Transport for ShmTransport {
+    fn eager_bytes(&self, _peer: u32) -> usize {
+        self.here.segment.shape().longest()
+    }
+
+    #[inline]
+    fn reserve(&mut self, peer: u32, bytes: usize) -> Option<*mut u8> {
+        let edge = &mut self.edges[peer as usize];
+        match edge.outgoing.reserve(&self.here, peer, bytes) {
+            Ok(place) => place,
+            // Reported by `front` and `poll_bulk`.
+            Err(error) => self.keep(peer, Err(error)).unwrap_or(None),
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self, peer: u32, head: Head) {
+        self.edges[peer as usize].outgoing.publish(&self.here, peer, head);
+    }
+
+    unsafe fn begin_bulk(&mut self, peer: u32, head: Head, source: Address, bytes: usize) -> bool {
+        let edge = &mut self.edges[peer as usize];
+        let begun = edge.outgoing.begin(&self.here, peer, head, source, bytes);
+        self.keep(peer, begun).unwrap_or(false)
+    }
+
+    fn poll_bulk(&mut self, peer: u32) -> Result<Bulk> {
+        let edge = &mut self.edges[peer as usize];
+        if let Some(fault) = &edge.fault {
+            return Err(fault.clone());
+        }
+        let polled = edge.outgoing.poll(&self.here, peer);
+        self.keep(peer, polled)
+    }
+
+    #[inline]
+    fn front(&mut self, peer: u32) -> Result<Option<Front>> {
+        let edge = &mut self.edges[peer as usize];
+        if let Some(fault) = &edge.fault {
+            return Err(fault.clone());
+        }
+        let front = edge.incoming.front(&self.here, peer);
+        if front.is_err() {
+            return self.keep(peer, front);
+        }
+        front
+    }
+
+    #[inline]
+    fn view(&mut self, peer: u32, limit: usize) -> Result<&[u8]> {
+        let edge = &mut self.edges[peer as usize];
+        let viewed = edge.incoming.view(&self.here, peer, limit);
+        if let Err(error) = &viewed {
+            edge.fault.get_or_insert_with(|| error.clone());
+        }
+        viewed
+    }
+
+    #[inline]
+    unsafe fn read_into(&mut self, peer: u32, target: Address, limit: usize) -> Result<usize> {
+        let incoming = &mut self.edges[peer as usize].incoming;
+        // SAFETY: the caller's promise.
+        let read = unsafe { incoming.read_into(&self.here, peer, target.0 as *mut u8, limit) };
+        if read.is_err() {
+            return self.keep(peer, read);
+        }
+        read
+    }
+
+    #[inline]
+    fn consume(&mut self, peer: u32, bytes: usize) {
+        self.edges[peer as usize].incoming.consume(&self.here, peer, bytes);
+    }
+
+    #[inline]
+    fn finish(&mut self, peer: u32) {
+        let finished = self.edges[peer as usize].incoming.finish(&self.here, peer);
+        if finished.is_err() {
+            let _ = self.keep(peer, finished);
+        }
+    }
+
+    fn peer(&mut self, peer: u32) -> Peer {
+        let told = || match self.here.segment.control(peer).state.load(Ordering::Acquire) {
+            state::AWAITED | state::ALIVE => Peer::Alive,
+            state::CLOSED => Peer::Closed,
+            _ => Peer::Aborted,
+        };
+        let here = &self.here;
+        let awaited = here.segment.control(peer).state.load(Ordering::Acquire) == state::AWAITED;
+        if told() != Peer::Alive || awaited || here.is_local(peer) {
+            return told();
+        }
+        if lock::holder(here.segment.file(), u64::from(peer)).is_some() {
+            return Peer::Alive;
+        }
+        // It gave the lock back in good order, after it had said so, or it did not.
+        match told() {
+            Peer::Alive => Peer::Dead,
+            known => known,
+        }
+    }
+
+    fn raise(&mut self, reason: &str) {
+        failure::raise(&self.here.segment, self.here.rank, reason);
+        doorbell::wake_all(&self.here.segment);
+    }
+
+    fn raised(&mut self) -> Option<(u32, String)> {
+        failure::raised(&self.here.segment)
+    }
+
+    fn leave(&mut self, how: Peer) {
+        self.go(if how == Peer::Aborted { state::ABORTED } else { state::CLOSED });
+    }
+}
+
+impl ShmTransport {
+    /// Leaves, once; what is shared is let go of.
+    fn go(&mut self, how: u32) {
+        // In a child of the process none of this is its own.
+        if self.has_left || self.generation != fork::generation() {
+            return;
+        }
+        self.has_left = true;
+        for edge in &mut self.edges {
+            edge.incoming.let_go(&self.here);
+        }
+        let here = &self.here;
+        let control = here.segment.control(here.rank);
+        let (before, after) = (state::ALIVE, how);
+        // Fails if the rank has aborted, which then stays. Release: see `Doorbell::abort`.
+        let _ = control.state.compare_exchange(before, after, Ordering::AcqRel, Ordering::Relaxed);
+        here.local.leave();
+        lock::release(here.segment.file(), u64::from(here.rank));
+        std::sync::atomic::fence(Ordering::SeqCst);
+        doorbell::wake_all(&here.segment);
+        self.edges = Box::default();
+    }
+}
+
+impl Drop for ShmTransport {
+    fn drop(&mut self) {
+        self.go(state::CLOSED);
+    }
+}

@@ -1,0 +1,36 @@
+/*
+ * shoal.h: what Shoal offers beside NCCL's interface.
+ *
+ * Without a GPU there are no CUDA streams. A call with the NULL stream (or the outermost ncclGroupEnd) returns
+ * when its work is done; with a shoalStream_t in place of the cudaStream_t it returns at once, and the work of
+ * one stream runs in order behind it.
+ */
+#ifndef SHOAL_H_
+#define SHOAL_H_
+
+#include "nccl.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The type that NCCL's functions take, so that it goes where a stream goes. */
+typedef struct CUstream_st* shoalStream_t;
+
+/* Makes a stream. */
+ncclResult_t shoalStreamCreate(shoalStream_t* stream);
+
+/* Waits until all work of the stream is done. NULL has none left. */
+ncclResult_t shoalStreamSynchronize(shoalStream_t stream);
+
+/* ncclSuccess if all work of the stream is done, ncclInProgress if some remains. */
+ncclResult_t shoalStreamQuery(shoalStream_t stream);
+
+/* Waits for the stream's work, then forgets it. NULL is accepted. */
+ncclResult_t shoalStreamDestroy(shoalStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,35 @@
+# The library and the command as they are released and measured.
+#
+# Cargo drops link-time optimization where one crate makes two kinds of library, so the release is made as an
+# archive, which keeps it, and linked by the C compiler: that is also what decides which names leave it.
+
+CC ?= cc
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+SHOAL_VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+RELEASE := target/release
+
+# Calls within the library stay within; it is never unmapped, since a thread of ours may run in it; nothing is
+# resolved late, in the middle of a measurement.
+RELEASE_LINK := -shared -Wl,-soname,libnccl.so.2 -Wl,--version-script=link/shoal.map -Wl,-Bsymbolic \
+	-Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,-O1 -Wl,--gc-sections -Wl,--as-needed
+
+.PHONY: release install
+release:
+	$(CARGO) build --release --bin shoal
+	$(CARGO) rustc --release --lib --crate-type staticlib
+	$(CC) $(RELEASE_LINK) -o $(RELEASE)/libshoal.so.new \
+		-Wl,--whole-archive $(RELEASE)/libshoal.a -Wl,--no-whole-archive -lgcc_s -lpthread -ldl -lm -lc
+	mv -f $(RELEASE)/libshoal.so.new $(RELEASE)/libshoal.so
+
+# libnccl.so.2 is what a job preloads; libnccl.so is what a compiler looks for.
+install: release
+	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(RELEASE)/libshoal.so $(DESTDIR)$(PREFIX)/lib/libnccl.so.2
+	ln -sf libnccl.so.2 $(DESTDIR)$(PREFIX)/lib/libnccl.so
+	install -m 644 include/nccl.h include/shoal.h $(DESTDIR)$(PREFIX)/include/
+	install -m 755 $(RELEASE)/shoal $(DESTDIR)$(PREFIX)/bin/shoal
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(SHOAL_VERSION)|' link/shoal.pc.in \
+		> $(DESTDIR)$(PREFIX)/lib/pkgconfig/shoal.pc
+	chmod 644 $(DESTDIR)$(PREFIX)/lib/pkgconfig/shoal.pc

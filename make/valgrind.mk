@@ -1,0 +1,5 @@
+.PHONY: valgrind
+
+valgrind: bring ## the C tests and examples under valgrind
+	$(CARGO) build --locked
+	scripts/valgrind.sh

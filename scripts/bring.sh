@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Brings what the tests need. As root on Debian it installs what is missing; otherwise it says what to install
+# and fails. What is there already is left alone, so a second run costs nothing.
+set -euo pipefail
+
+libclang_is_there() { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || ldconfig -p | grep -q libclang; }
+
+# Each Debian package, and how to see that what it brings is there.
+missing=()
+need() {
+    local package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+need gcc command -v gcc
+need g++ command -v g++
+need valgrind command -v valgrind
+need python3 command -v python3
+need pkg-config command -v pkg-config
+need procps command -v ps
+need openmpi-bin command -v mpirun.openmpi
+need libopenmpi-dev command -v mpicc.openmpi
+need mpich command -v mpirun.mpich
+need libmpich-dev command -v mpicc.mpich
+need libclang-dev libclang_is_there
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "bring: there is no cargo; install Rust 1.90 or newer (https://rustup.rs), then run this again" >&2
+    exit 1
+fi
+if [ ${#missing[@]} -eq 0 ]; then
+    exit 0
+fi
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+    echo "bring: the tests need what these Debian packages hold: ${missing[*]}" >&2
+    echo "bring: on Debian or Ubuntu: sudo apt-get install --no-install-recommends ${missing[*]}" >&2
+    exit 1
+fi
+echo "bring: installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+timeout 300 apt-get update -qq
+timeout 1200 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The main job, on this machine, in a minute: small messages with and without coalescing, and the collectives.
+# Ranks are started by the command itself. Each measurement ends by itself; the bound is for a machine in trouble.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+shoal=${SHOAL_COMMAND:-target/release/shoal}
+if [ ! -x "$shoal" ]; then
+    echo "demo: $shoal is not there; make demo builds it first" >&2
+    exit 1
+fi
+measure() {
+    local status=0
+    timeout --kill-after=5 40 "$shoal" bench --ranks 2 --format table "$@" || status=$?
+    if [ "$status" -eq 124 ]; then echo "demo: stopped after 40 s; a busy machine?" >&2; fi
+    return "$status"
+}
+
+echo "Two ranks send each other 64 small messages in one group, $(nproc) cores."
+echo
+echo "1. Each message a packet of its own (SHOAL_COALESCE=0):"
+SHOAL_COALESCE=0 measure --op exchange -m 64 -b 8 -e 512 -f 8
+echo
+echo "2. Small fish travel as one (the default):"
+SHOAL_COALESCE=1 measure --op exchange -m 64 -b 8 -e 512 -f 8
+echo
+echo "3. The collectives:"
+measure --op allreduce,allgather,reducescatter,broadcast,alltoall -b 8 -e 1M -f 32
+echo
+echo "Next: make test, then LD_PRELOAD in the README's first lines."

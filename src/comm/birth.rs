@@ -1,0 +1,161 @@
+//! How a rank comes into being: meet the others, share memory with those on this machine, start the engine.
+//!
+//! Every step that can fail on one rank is followed by one that all take together, so that they fail as one.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::bootstrap::{self, Join, Session};
+use super::{Comm, Options, UniqueId};
+use crate::coalesce::Limits;
+use crate::config::Config;
+use crate::device::host::Host as HostDevice;
+use crate::engine::driver::Endpoint;
+use crate::engine::{Engine, Facts};
+use crate::error::{Error, Result};
+use crate::system::wait;
+use crate::topology::Topology;
+use crate::trace::log;
+use crate::transport::shm::{Host, Invitation, Segment, Settings, ShmTransport};
+use crate::tune;
+
+/// Makes the id that the ranks of a new communicator share.
+///
+/// # Errors
+/// No socket could be opened.
+pub fn unique_id() -> Result<UniqueId> {
+    bootstrap::unique_id(Config::get())
+}
+
+/// See [`Comm::init_rank`].
+pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options) -> Result<Arc<Comm>> {
+    let started = Instant::now();
+    let config = Config::get();
+    check_device(config)?;
+    if let Some(warning) = bootstrap::warning(id) {
+        log::warn(format_args!("{warning}"));
+    }
+    let mut session = Session::join(config, &Join { id, rank, ranks, ..Join::default() }, Arc::default())?;
+    let topology = Topology::from_cards(rank, &session.cards);
+    check_hosts(&topology)?;
+    let segment = share_segment(&mut session, &topology, config)?;
+    let transport = together(&mut session, "opening its lines", |_| {
+        ShmTransport::new(segment, rank, Settings::new(config))
+    })?;
+    session.barrier()?;
+    let spin_count = wait::spin_limit(config.spin, topology.local_ranks().len());
+    let endpoint = Endpoint::new(
+        Engine::new(transport, HostDevice, facts(rank, ranks, &topology, config)),
+        rank,
+        ranks,
+        spin_count,
+    );
+    let name = options.name.as_deref().unwrap_or("a communicator");
+    log::info(format_args!(
+        "rank {rank} of {ranks} of {name} is born after {:.1} ms; shared memory, {} ranks and {} cores here",
+        started.elapsed().as_secs_f64() * 1e3,
+        topology.local_ranks().len(),
+        topology.cores()
+    ));
+    Ok(Comm::new(rank, ranks, endpoint))
+}
+
+fn facts(rank: u32, ranks: u32, topology: &Topology, config: &Config) -> Facts {
+    Facts {
+        rank,
+        ranks,
+        limits: Limits {
+            message_bytes: if config.coalesce { config.coalesce_bytes } else { 0 },
+            frame_bytes: config.frame_bytes,
+        },
+        tune: tune::Facts {
+            ranks,
+            ranks_per_host: topology.local_ranks().len() as u32,
+            cores: topology.cores(),
+        },
+        algorithm: config.algorithm.clone(),
+    }
+}
+
+fn check_device(config: &Config) -> Result<()> {
+    match config.device.as_str() {
+        "host" | "auto" | "" => Ok(()),
+        "cuda" => Err(Error::usage(
+            "ncclCommInitRank",
+            "SHOAL_DEVICE=cuda, and this version runs on host memory only",
+            "set SHOAL_DEVICE=host, or use stock NCCL for GPU memory",
+        )),
+        other => Err(Error::argument(
+            "ncclCommInitRank",
+            "SHOAL_DEVICE",
+            format_args!("is {other}"),
+            "use auto, host or cuda",
+        )),
+    }
+}
+
+fn check_hosts(topology: &Topology) -> Result<()> {
+    if topology.hosts().len() == 1 {
+        return Ok(());
+    }
+    let names: Vec<String> = topology
+        .hosts()
+        .iter()
+        .map(|host| format!("{} ({} ranks, the first is {})", host.name, host.ranks.len(), host.ranks[0]))
+        .collect();
+    Err(Error::usage(
+        "ncclCommInitRank",
+        format_args!(
+            "the ranks are on {} hosts: {}; this version connects ranks on one machine only",
+            names.len(),
+            names.join(", ")
+        ),
+        "start all ranks on one machine with the same SHOAL_HOSTID",
+    ))
+}
+
+/// Does `attempt`; if it fails here or on another rank, it fails on all.
+fn together<T>(
+    session: &mut Session,
+    what: &str,
+    attempt: impl FnOnce(&mut Session) -> Result<T>,
+) -> Result<T> {
+    attempt(session).inspect_err(|error| {
+        session.fail(&format!("{what}: {error}"));
+    })
+}
+
+/// The memory that all ranks of this machine share: made by the lowest, handed to the others.
+fn share_segment(session: &mut Session, topology: &Topology, config: &Config) -> Result<Arc<Segment>> {
+    let ranks = topology.ranks();
+    let is_leader = topology.leader() == session.rank;
+    let mut host = None;
+    let made = together(session, "making shared memory", |_| {
+        if !is_leader {
+            return Ok(None);
+        }
+        let segment = Segment::create(ranks, config.ring_bytes)?;
+        if ranks > 1 {
+            host = Some(Host::open(&segment)?);
+        }
+        Ok(Some(segment))
+    })?;
+    let offer = host.as_ref().map_or_else(Vec::new, |host| host.invitation().to_bytes().to_vec());
+    let offers = session.all_gather(&offer)?;
+    if let Some(segment) = made {
+        // The leader serves until everybody has said that it joined.
+        session.barrier()?;
+        return Ok(segment);
+    }
+    let deadline = Instant::now() + config.init_timeout.max(Duration::from_secs(1));
+    let segment = together(session, "joining shared memory", |_| {
+        let bytes: &[u8; Invitation::BYTES] = offers[topology.leader() as usize]
+            .as_slice()
+            .try_into()
+            .map_err(|_| Error::Internal("the leader offered no shared memory".into()))?;
+        Segment::join(&Invitation::from_bytes(bytes), deadline)
+    })?;
+    session.barrier()?;
+    Ok(segment)
+}

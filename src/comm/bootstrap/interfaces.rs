@@ -1,0 +1,162 @@
+//! Which addresses the root offers, and which a member tries. Pure.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+
+use super::id::is_link_local;
+use super::socket::Interface;
+
+/// Interfaces that lead to containers and virtual machines of this host; offered last.
+const INNER_PREFIXES: [&str; 6] = ["docker", "br-", "veth", "virbr", "cni", "flannel"];
+/// So many IPv4 addresses leave room in an id for one of IPv6.
+const IPV4_MAX: usize = 6;
+
+/// The interfaces that a setting allows: names by their beginnings, separated by commas; `=` before all asks for
+/// whole names, `^` before all excludes. Kept in the order of the setting, else of the system.
+pub(crate) fn allowed<'a>(interfaces: &'a [Interface], setting: &str) -> Vec<&'a Interface> {
+    let setting = setting.trim();
+    let (excludes, rest) = setting.strip_prefix('^').map_or((false, setting), |rest| (true, rest));
+    let (exact, rest) = rest.strip_prefix('=').map_or((false, rest), |rest| (true, rest));
+    let names: Vec<&str> = rest.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    let matches = |interface: &Interface, name: &str| {
+        if exact { interface.name == name } else { interface.name.starts_with(name) }
+    };
+    if excludes || names.is_empty() {
+        return interfaces.iter().filter(|i| !names.iter().any(|name| matches(i, name))).collect();
+    }
+    let mut chosen: Vec<&Interface> = Vec::new();
+    for name in names {
+        for interface in interfaces.iter().filter(|interface| matches(interface, name)) {
+            if !chosen.contains(&interface) {
+                chosen.push(interface);
+            }
+        }
+    }
+    chosen
+}
+
+/// The one address to listen at if a setting names interfaces: of the first of them, IPv4 if it has one.
+pub(crate) fn named_address(interfaces: &[Interface], setting: &str) -> Option<SocketAddr> {
+    let allowed = allowed(interfaces, setting);
+    let first = allowed.first()?;
+    let of_first = || allowed.iter().filter(|other| other.name == first.name);
+    let best = of_first()
+        .find(|interface| interface.address.is_ipv4())
+        .or_else(|| of_first().find(|interface| !is_link_local(&interface.address)))
+        .unwrap_or(first);
+    Some(with_port(best, 0))
+}
+
+/// Where a root that listens at all addresses may be reached, most promising first: from this host, from
+/// other hosts by IPv4, by IPv6, and only then by what leads to containers.
+pub(crate) fn offered(interfaces: &[&Interface], port: u16, ipv6: bool) -> Vec<SocketAddr> {
+    let inner =
+        |interface: &Interface| INNER_PREFIXES.iter().any(|prefix| interface.name.starts_with(prefix));
+    let mut offered = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
+    let outside = || interfaces.iter().filter(|interface| !interface.loopback);
+    let (v4, v6) = (|i: &&&Interface| i.address.is_ipv4(), |i: &&&Interface| ipv6 && i.address.is_ipv6());
+    offered.extend(outside().filter(v4).filter(|i| !inner(i)).map(|i| with_port(i, port)).take(IPV4_MAX - 1));
+    let global = outside().filter(v6).filter(|i| !is_link_local(&i.address) && !inner(i));
+    let link_local = outside().filter(v6).filter(|i| is_link_local(&i.address) && !inner(i));
+    offered.extend(global.chain(link_local).map(|i| with_port(i, port)));
+    offered.extend(outside().filter(v4).filter(|i| inner(i)).map(|i| with_port(i, port)));
+    offered
+}
+
+/// What a member tries for the addresses of an id. An address of a link only is tried on every link of ours,
+/// since the maker's number of the link means nothing here.
+pub(crate) fn tried(addresses: &[SocketAddr], own: &[Interface]) -> Vec<SocketAddr> {
+    let mut tried: Vec<SocketAddr> = Vec::new();
+    for address in addresses {
+        tried.push(*address);
+        let SocketAddr::V6(v6) = address else { continue };
+        if is_link_local(&address.ip()) {
+            let scopes = own.iter().filter(|interface| !interface.loopback && interface.scope != 0);
+            tried
+                .extend(scopes.map(|i| SocketAddr::from(SocketAddrV6::new(*v6.ip(), v6.port(), 0, i.scope))));
+        }
+    }
+    let mut seen = Vec::new();
+    tried.retain(|address| {
+        let new = !seen.contains(address);
+        seen.push(*address);
+        new
+    });
+    tried
+}
+
+fn with_port(interface: &Interface, port: u16) -> SocketAddr {
+    match interface.address {
+        IpAddr::V4(v4) => SocketAddr::from((v4, port)),
+        IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, interface.scope).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(name: &str, address: &str, scope: u32) -> Interface {
+        Interface { name: name.into(), address: address.parse().unwrap(), scope, loopback: name == "lo" }
+    }
+
+    fn machine() -> Vec<Interface> {
+        vec![
+            interface("lo", "127.0.0.1", 0),
+            interface("docker0", "172.17.0.1", 0),
+            interface("eth0", "10.0.0.5", 0),
+            interface("eth1", "10.0.1.5", 0),
+            interface("ib0", "192.168.0.5", 0),
+            interface("lo", "::1", 0),
+            interface("eth0", "2001:db8::5", 0),
+            interface("eth0", "fe80::5", 2),
+        ]
+    }
+
+    #[test]
+    fn settings_choose_interfaces() {
+        let machine = machine();
+        let names = |setting: &str| {
+            let mut names: Vec<_> = allowed(&machine, setting).iter().map(|i| i.name.as_str()).collect();
+            names.dedup();
+            names.join(" ")
+        };
+        assert_eq!(names("ib,eth"), "ib0 eth0 eth1 eth0");
+        assert_eq!(names("=eth1"), "eth1");
+        assert_eq!(names("=eth"), "");
+        assert_eq!(names("^docker,lo"), "eth0 eth1 ib0 eth0");
+        assert_eq!(names("^=eth"), names(""));
+        let named = |setting: &str| named_address(&machine, setting).map(|address| address.to_string());
+        assert_eq!(named("eth").as_deref(), Some("10.0.0.5:0"));
+        assert_eq!(named("lo").as_deref(), Some("127.0.0.1:0"));
+        assert_eq!(named("wlan"), None);
+    }
+
+    #[test]
+    fn this_host_comes_first_and_containers_last() {
+        let machine = machine();
+        let offered: Vec<String> =
+            offered(&allowed(&machine, ""), 7, true).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            offered,
+            [
+                "127.0.0.1:7",
+                "10.0.0.5:7",
+                "10.0.1.5:7",
+                "192.168.0.5:7",
+                "[2001:db8::5]:7",
+                "[fe80::5%2]:7",
+                "172.17.0.1:7"
+            ]
+        );
+    }
+
+    #[test]
+    fn links_are_tried_by_our_own_numbers() {
+        let theirs: SocketAddr = SocketAddrV6::new("fe80::9".parse().unwrap(), 7, 0, 2).into();
+        let own =
+            [interface("lo", "::1", 0), interface("eth0", "fe80::5", 4), interface("eth1", "fe80::6", 2)];
+        let tried: Vec<String> = tried(&[theirs], &own).iter().map(ToString::to_string).collect();
+        assert_eq!(tried, ["[fe80::9%2]:7", "[fe80::9%4]:7"]);
+    }
+}

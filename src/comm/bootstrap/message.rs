@@ -1,0 +1,404 @@
+//! The words that the root and its members exchange.
+//!
+//! ```text
+//! member                       root
+//!   Hello (nonce)      ->                who is this for, and which protocol
+//!                      <-  Challenge     the root's nonce, and its proof over both
+//!   Proof, Card        ->                the member's proof, and what it says of itself
+//!                      <-  Progress      once a second, who is still missing
+//!                      <-  Table         all cards, when all came
+//!   Contribute         ->
+//!                      <-  Gathered      all contributions of a step; any number of steps
+//!   Leave              ->
+//! ```
+//! At any time: `Fail` from a member that cannot go on, `Failed` to all; `Refused` to who has no business here.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use super::id::PROTOCOL;
+use super::proof::Nonce;
+use super::wire::{Malformed, Reader, Writer, frame};
+use crate::error::Error;
+use crate::topology::{Card, DeviceKind};
+
+/// The most bytes that a rank adds to its card or to one step.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 10;
+/// The most ranks of a communicator.
+pub(crate) const RANKS_MAX: u32 = 1 << 20;
+/// The most bytes of a body from someone who has proved nothing.
+pub(crate) const STRANGER_BODY_BYTES_MAX: usize = 128;
+/// The most bytes of a body from a member.
+pub(crate) const MEMBER_BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + CARD_FIXED_BYTES_MAX;
+
+const MAGIC: &[u8; 8] = b"shoal-bs";
+const TEXT_BYTES_MAX: usize = 255;
+const CARD_FIXED_BYTES_MAX: usize = 128 + 4 * (TEXT_BYTES_MAX + 4);
+/// The most bytes of what went wrong; longer texts are cut.
+const REASON_BYTES_MAX: usize = 4096;
+
+/// The most bytes of a body from the root to a member of `ranks`.
+pub(crate) fn root_body_bytes_max(ranks: u32) -> usize {
+    64 + REASON_BYTES_MAX + ranks as usize * (MEMBER_BODY_BYTES_MAX + 4)
+}
+
+/// Of which kind a failure is; decides the error that every rank returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    /// A rank is gone or gave up.
+    Remote,
+    /// Ranks were started differently.
+    Mismatch,
+    /// Ranks did not come in time.
+    Timeout,
+}
+
+/// Why the ranks cannot go on; the same on all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) kind: FailureKind,
+    pub(crate) text: String,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: FailureKind, text: impl Into<String>) -> Failure {
+        Failure { kind, text: text.into() }
+    }
+
+    pub(crate) fn into_error(self) -> Error {
+        match self.kind {
+            FailureKind::Remote => Error::Remote(self.text),
+            FailureKind::Mismatch => Error::Mismatch(self.text),
+            FailureKind::Timeout => Error::Timeout(self.text),
+        }
+    }
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    Hello {
+        communicator: [u8; 16],
+        nonce: Nonce,
+    },
+    /// A hello of a version whose further words are unknown.
+    ForeignHello {
+        protocol: u16,
+    },
+    Challenge {
+        nonce: Nonce,
+        proof: [u8; 32],
+    },
+    Proof {
+        proof: [u8; 32],
+    },
+    Card {
+        bound_ms: u64,
+        card: Card,
+    },
+    Table(Vec<Card>),
+    Contribute {
+        step: u32,
+        bytes: Vec<u8>,
+    },
+    Gathered {
+        step: u32,
+        parts: Vec<Vec<u8>>,
+    },
+    Fail {
+        text: String,
+    },
+    Failed(Failure),
+    Progress {
+        text: String,
+    },
+    Refused {
+        text: String,
+    },
+    Leave,
+}
+
+impl Message {
+    /// The frame that carries it, made once and shared by all who get it.
+    pub(crate) fn encode(&self) -> Arc<[u8]> {
+        let mut writer = Writer::default();
+        match self {
+            Message::Hello { communicator, nonce } => {
+                writer.u8(1).raw(MAGIC).u16(PROTOCOL).raw(communicator).raw(nonce)
+            }
+            Message::ForeignHello { protocol } => writer.u8(1).raw(MAGIC).u16(*protocol),
+            Message::Challenge { nonce, proof } => writer.u8(2).raw(nonce).raw(proof),
+            Message::Proof { proof } => writer.u8(3).raw(proof),
+            Message::Card { bound_ms, card } => {
+                writer.u8(4).u64(*bound_ms);
+                encode_card(&mut writer, card);
+                &mut writer
+            }
+            Message::Table(cards) => {
+                writer.u8(5).u32(count_of(cards));
+                cards.iter().for_each(|card| encode_card(&mut writer, card));
+                &mut writer
+            }
+            Message::Contribute { step, bytes } => writer.u8(6).u32(*step).block(bytes),
+            Message::Gathered { step, parts } => {
+                writer.u8(7).u32(*step).u32(count_of(parts));
+                parts.iter().fold(&mut writer, |writer, part| writer.block(part))
+            }
+            Message::Fail { text } => writer.u8(8).block(cut(text)),
+            Message::Failed(failure) => {
+                let kind = match failure.kind {
+                    FailureKind::Remote => 0,
+                    FailureKind::Mismatch => 1,
+                    FailureKind::Timeout => 2,
+                };
+                writer.u8(9).u8(kind).block(cut(&failure.text))
+            }
+            Message::Progress { text } => writer.u8(10).block(cut(text)),
+            Message::Refused { text } => writer.u8(11).block(cut(text)),
+            Message::Leave => writer.u8(12),
+        };
+        frame(&writer.into_bytes()).into()
+    }
+
+    /// Understands the body of a frame.
+    pub(crate) fn decode(body: &[u8]) -> Result<Message, Malformed> {
+        let mut reader = Reader::new(body);
+        let message = match reader.u8()? {
+            1 => return decode_hello(&mut reader),
+            2 => Message::Challenge { nonce: reader.array()?, proof: reader.array()? },
+            3 => Message::Proof { proof: reader.array()? },
+            4 => Message::Card { bound_ms: reader.u64()?, card: decode_card(&mut reader)? },
+            5 => Message::Table(decode_list(&mut reader, decode_card)?),
+            6 => {
+                Message::Contribute { step: reader.u32()?, bytes: reader.block(PAYLOAD_BYTES_MAX)?.to_vec() }
+            }
+            7 => Message::Gathered {
+                step: reader.u32()?,
+                parts: decode_list(&mut reader, |reader| Ok(reader.block(PAYLOAD_BYTES_MAX)?.to_vec()))?,
+            },
+            8 => Message::Fail { text: reader.text(REASON_BYTES_MAX)? },
+            9 => {
+                let kind = match reader.u8()? {
+                    0 => FailureKind::Remote,
+                    1 => FailureKind::Mismatch,
+                    2 => FailureKind::Timeout,
+                    _ => return Err(Malformed("its kind of failure is unknown")),
+                };
+                Message::Failed(Failure { kind, text: reader.text(REASON_BYTES_MAX)? })
+            }
+            10 => Message::Progress { text: reader.text(REASON_BYTES_MAX)? },
+            11 => Message::Refused { text: reader.text(REASON_BYTES_MAX)? },
+            12 => Message::Leave,
+            _ => return Err(Malformed("its kind is unknown")),
+        };
+        reader.end()?;
+        Ok(message)
+    }
+}
+
+fn decode_hello(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
+    if &reader.array::<8>()? != MAGIC {
+        return Err(Malformed("it does not begin as a hello does"));
+    }
+    let protocol = reader.u16()?;
+    if protocol != PROTOCOL {
+        reader.remainder();
+        return Ok(Message::ForeignHello { protocol });
+    }
+    let hello = Message::Hello { communicator: reader.array()?, nonce: reader.array()? };
+    reader.end()?;
+    Ok(hello)
+}
+
+/// A list's memory grows with the bytes that are really there, not with the count that is claimed.
+fn decode_list<T>(
+    reader: &mut Reader<'_>,
+    decode: impl Fn(&mut Reader<'_>) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    let count = reader.u32()?;
+    let mut list = Vec::new();
+    for _ in 0..count {
+        list.push(decode(reader)?);
+    }
+    Ok(list)
+}
+
+fn encode_card(writer: &mut Writer, card: &Card) {
+    writer.u32(card.rank).u32(card.ranks).u32(card.library_version);
+    for text in [&card.boot_id, &card.host_name, &card.host_setting, &card.processors] {
+        writer.block(cut_at(text, TEXT_BYTES_MAX));
+    }
+    writer.u32(card.process).u64(card.process_namespace).u64(card.network_namespace);
+    writer.u32(card.user).u32(card.cores);
+    writer.u8(match card.device {
+        DeviceKind::Host => 0,
+        DeviceKind::Cuda => 1,
+    });
+    writer.raw(&card.token).block(&card.payload);
+}
+
+fn decode_card(reader: &mut Reader<'_>) -> Result<Card, Malformed> {
+    let (rank, ranks, library_version) = (reader.u32()?, reader.u32()?, reader.u32()?);
+    let (boot_id, host_name) = (reader.text(TEXT_BYTES_MAX)?, reader.text(TEXT_BYTES_MAX)?);
+    let (host_setting, processors) = (reader.text(TEXT_BYTES_MAX)?, reader.text(TEXT_BYTES_MAX)?);
+    Ok(Card {
+        rank,
+        ranks,
+        library_version,
+        boot_id,
+        host_name,
+        host_setting,
+        processors,
+        process: reader.u32()?,
+        process_namespace: reader.u64()?,
+        network_namespace: reader.u64()?,
+        user: reader.u32()?,
+        cores: reader.u32()?,
+        device: match reader.u8()? {
+            0 => DeviceKind::Host,
+            1 => DeviceKind::Cuda,
+            _ => return Err(Malformed("its device is unknown")),
+        },
+        token: reader.array()?,
+        payload: reader.block(PAYLOAD_BYTES_MAX)?.to_vec(),
+    })
+}
+
+fn count_of<T>(list: &[T]) -> u32 {
+    u32::try_from(list.len()).expect("ranks are counted in 32 bits")
+}
+
+fn cut(text: &str) -> &[u8] {
+    cut_at(text, REASON_BYTES_MAX)
+}
+
+fn cut_at(text: &str, bytes_max: usize) -> &[u8] {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    &text.as_bytes()[..end]
+}
+
+/// Ranks as people write them: `3, 5-7`. Long lists say how many they leave out.
+pub(crate) fn list_ranks(ranks: impl IntoIterator<Item = u32>) -> String {
+    const RANGES_MAX: usize = 16;
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for rank in ranks {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(rank) => *last = rank,
+            _ => ranges.push((rank, rank)),
+        }
+    }
+    let shown: Vec<String> = ranges
+        .iter()
+        .take(RANGES_MAX)
+        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
+        .collect();
+    let left_out: u64 = ranges.iter().skip(RANGES_MAX).map(|(first, last)| u64::from(last - first) + 1).sum();
+    match left_out {
+        0 => shown.join(", "),
+        _ => format!("{} and {left_out} more", shown.join(", ")),
+    }
+}
+
+/// `rank 3 of 8` or `ranks 3, 5-7 of 8`.
+pub(crate) fn name_ranks(missing: &[u32], ranks: u32) -> String {
+    let word = if missing.len() == 1 { "rank" } else { "ranks" };
+    format!("{word} {} of {ranks}", list_ranks(missing.iter().copied()))
+}
+
+/// A span as people write it: `120 s`, `0.3 s`.
+pub(crate) fn seconds(span: std::time::Duration) -> String {
+    if span.subsec_millis() == 0 {
+        format!("{} s", span.as_secs())
+    } else {
+        format!("{} s", (span.as_secs_f64() * 1000.0).round() / 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::bootstrap::tests::{Random, sample_card};
+    use std::time::Duration;
+
+    fn samples() -> Vec<Message> {
+        let failure = |kind| Message::Failed(Failure::new(kind, "reason"));
+        vec![
+            Message::Hello { communicator: [2; 16], nonce: [3; 32] },
+            Message::ForeignHello { protocol: 77 },
+            Message::Challenge { nonce: [4; 32], proof: [5; 32] },
+            Message::Proof { proof: [6; 32] },
+            Message::Card { bound_ms: 7, card: sample_card(1, 3) },
+            Message::Table((0..3).map(|rank| sample_card(rank, 3)).collect()),
+            Message::Contribute { step: 8, bytes: b"bytes".to_vec() },
+            Message::Gathered { step: 9, parts: vec![b"a".to_vec(), Vec::new(), b"ccc".to_vec()] },
+            Message::Fail { text: "no memory".into() },
+            failure(FailureKind::Remote),
+            failure(FailureKind::Mismatch),
+            failure(FailureKind::Timeout),
+            Message::Progress { text: "waiting".into() },
+            Message::Refused { text: "go away".into() },
+            Message::Leave,
+        ]
+    }
+
+    #[test]
+    fn messages_come_back_as_they_were() {
+        for message in samples() {
+            let bytes = message.encode();
+            assert_eq!(Message::decode(&bytes[4..]), Ok(message));
+        }
+    }
+
+    #[test]
+    fn bounds_hold_for_the_largest() {
+        let mut card = sample_card(0, 1);
+        card.payload = vec![0; PAYLOAD_BYTES_MAX];
+        for text in [&mut card.boot_id, &mut card.host_name, &mut card.host_setting, &mut card.processors] {
+            *text = "x".repeat(1000);
+        }
+        let bytes = Message::Card { bound_ms: 0, card: card.clone() }.encode();
+        assert!(bytes.len() - 4 <= MEMBER_BODY_BYTES_MAX);
+        assert!(Message::decode(&bytes[4..]).is_ok());
+        let table = Message::Table(vec![card.clone(), card]).encode();
+        assert!(table.len() - 4 <= root_body_bytes_max(2));
+        let reason = Message::Failed(Failure::new(FailureKind::Remote, "é".repeat(5000))).encode();
+        assert!(Message::decode(&reason[4..]).is_ok() && reason.len() - 4 <= root_body_bytes_max(1));
+        let hello = Message::Hello { communicator: [2; 16], nonce: [3; 32] }.encode();
+        assert!(hello.len() - 4 <= STRANGER_BODY_BYTES_MAX);
+    }
+
+    #[test]
+    fn garbage_is_refused_without_a_panic() {
+        let mut random = Random(11);
+        let samples: Vec<_> = samples().iter().map(Message::encode).collect();
+        for _ in 0..20_000 {
+            let mut body = samples[random.below(samples.len())][4..].to_vec();
+            match random.below(3) {
+                0 => body.truncate(random.below(body.len() + 1)),
+                1 => {
+                    for _ in 0..1 + random.below(4) {
+                        let at = random.below(body.len());
+                        body[at] = random.below(256) as u8;
+                    }
+                }
+                _ => {
+                    body = (0..random.below(200)).map(|_| random.below(256) as u8).collect();
+                    if let Some(kind) = body.first_mut() {
+                        *kind %= 14;
+                    }
+                }
+            }
+            let _ = Message::decode(&body);
+        }
+    }
+
+    #[test]
+    fn lists_of_ranks_are_short() {
+        assert_eq!(list_ranks([3, 5, 6, 7]), "3, 5-7");
+        assert_eq!(name_ranks(&[2], 4), "rank 2 of 4");
+        assert_eq!(name_ranks(&[3, 5, 6, 7], 8), "ranks 3, 5-7 of 8");
+        assert!(list_ranks((0..1000).map(|rank| rank * 2)).ends_with(" and 984 more"));
+        assert_eq!(seconds(Duration::from_secs(120)), "120 s");
+        assert_eq!(seconds(Duration::from_millis(300)), "0.3 s");
+    }
+}

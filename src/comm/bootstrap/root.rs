@@ -1,0 +1,550 @@
+//! The root's side of the exchange: who came, who is missing, what all contributed. Pure: the driver passes
+//! in what arrived and what time it is, and carries out what the root asks for.
+//!
+//! ```text
+//! connection:  Silent --Hello--> Challenged --Proof--> Proven --Card--> Member
+//!                 '-------------------'-----------------'--> refused, counted; nobody else notices
+//! root:        Gathering --all cards--> Serving (steps) --all left--> finished
+//!                  '----------------------'--> Failed: every member is told the same, late ones too
+//! ```
+#![forbid(unsafe_code)]
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::id::{LIBRARY_VERSION, PROTOCOL, version_text};
+use super::message::{
+    Failure, FailureKind, MEMBER_BODY_BYTES_MAX, Message, RANKS_MAX, STRANGER_BODY_BYTES_MAX, name_ranks,
+    seconds,
+};
+use super::proof::{Handshake, Nonce, Secret, Side};
+use super::wire::{Frames, Malformed};
+use crate::topology::Card;
+
+/// A time, counted from any moment that the driver likes.
+pub(crate) type Time = Duration;
+/// A connection, as the driver numbers them; numbers are not used again.
+pub(crate) type ConnectionId = u64;
+
+/// How long someone may take to prove who they are.
+pub(crate) const STRANGER_WAIT: Duration = Duration::from_secs(5);
+/// How often those who wait hear who is missing.
+pub(crate) const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// How many may be on their way to prove who they are; more are turned away and come back.
+const STRANGERS_MAX: usize = 4096;
+
+/// A frame to send.
+#[derive(Clone, Debug)]
+pub(crate) struct Transmit {
+    pub(crate) connection: ConnectionId,
+    pub(crate) bytes: Arc<[u8]>,
+    /// It is only worth sending if nothing else waits to be sent there.
+    pub(crate) optional: bool,
+}
+
+/// What the driver is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Send what is queued, then close; nothing more is said about this connection.
+    Close(ConnectionId),
+    /// Nobody else is expected.
+    StopListening,
+}
+
+/// What a root is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) secret: Secret,
+    pub(crate) communicator: [u8; 16],
+    /// After a failure, stay and tell those who come late, rather than free the address.
+    pub(crate) stay_after_failure: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Silent { nonce: Nonce },
+    Challenged(Handshake),
+    Proven,
+    Member { rank: u32 },
+}
+
+#[derive(Debug)]
+struct Connection {
+    frames: Frames,
+    stage: Stage,
+}
+
+/// A rank that came.
+#[derive(Debug)]
+struct Entry {
+    card: Card,
+    connection: ConnectionId,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Waits for the cards; with the first comes the end of the wait, and how long it was.
+    Gathering { end: Option<(Time, Duration)> },
+    /// All came. `parts` are the contributions to the current step.
+    Serving { step: u32, parts: Vec<Option<Vec<u8>>>, came: u32, deadline: Option<Time>, bound: Duration },
+    /// `told` are the ranks that know.
+    Failed { failure: Failure, told: HashSet<u32>, stay: bool },
+}
+
+/// The state of one rendezvous.
+#[derive(Debug)]
+pub(crate) struct Root {
+    settings: Settings,
+    phase: Phase,
+    connections: HashMap<ConnectionId, Connection>,
+    /// Connections that proved nothing yet, by when they must have. Ascending, since all get the same time.
+    strangers: VecDeque<(Time, ConnectionId)>,
+    /// By rank; sized by the first card.
+    members: Vec<Option<Entry>>,
+    came: u32,
+    /// The first that went after all had come, and how.
+    gone: Option<(u32, &'static str)>,
+    next_progress: Option<Time>,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+    listening: bool,
+    /// The system had no room for a connection.
+    had_no_room: bool,
+    refused: u64,
+}
+
+impl Root {
+    pub(crate) fn new(settings: Settings) -> Root {
+        Root {
+            settings,
+            phase: Phase::Gathering { end: None },
+            connections: HashMap::new(),
+            strangers: VecDeque::new(),
+            members: Vec::new(),
+            came: 0,
+            gone: None,
+            next_progress: None,
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            listening: true,
+            had_no_room: false,
+            refused: 0,
+        }
+    }
+
+    /// How many connections were turned away.
+    #[cfg(test)]
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Whether nothing is left to do.
+    pub(crate) fn is_finished(&self) -> bool {
+        !self.listening && self.connections.is_empty()
+    }
+
+    /// Someone connected. `nonce` is fresh.
+    pub(crate) fn handle_connected(&mut self, now: Time, connection: ConnectionId, nonce: Nonce) {
+        if !self.listening || self.connections.len() >= self.came as usize + STRANGERS_MAX {
+            self.refused += 1;
+            self.events.push_back(Event::Close(connection));
+            return;
+        }
+        let stage = Stage::Silent { nonce };
+        self.connections.insert(connection, Connection { frames: Frames::default(), stage });
+        self.strangers.push_back((now + STRANGER_WAIT, connection));
+    }
+
+    /// Someone wanted to connect, and the system had no room.
+    pub(crate) fn handle_no_room(&mut self) {
+        self.had_no_room = true;
+    }
+
+    /// Bytes arrived.
+    pub(crate) fn handle_input(&mut self, now: Time, id: ConnectionId, bytes: &[u8]) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.frames.push(bytes);
+        }
+        // What is handled may end the connection, so it is looked up for every message.
+        while let Some(connection) = self.connections.get_mut(&id) {
+            let body_bytes_max = match connection.stage {
+                Stage::Silent { .. } | Stage::Challenged(_) => STRANGER_BODY_BYTES_MAX,
+                Stage::Proven | Stage::Member { .. } => MEMBER_BODY_BYTES_MAX,
+            };
+            let message = match connection.frames.next(body_bytes_max) {
+                Ok(None) => return,
+                Ok(Some(body)) => Message::decode(body),
+                Err(malformed) => Err(malformed),
+            };
+            let stage = connection.stage;
+            match message {
+                Ok(message) => self.handle_message(now, id, stage, message),
+                Err(Malformed(_)) => self.offend(id, stage),
+            }
+        }
+    }
+
+    /// The other side closed, or the connection broke.
+    pub(crate) fn handle_closed(&mut self, id: ConnectionId) {
+        match self.connections.remove(&id).map(|connection| connection.stage) {
+            Some(Stage::Member { rank }) => self.depart(rank, "went away"),
+            Some(_) => self.refused += 1,
+            None => {}
+        }
+    }
+
+    /// Time passed.
+    pub(crate) fn handle_timeout(&mut self, now: Time) {
+        while let Some((deadline, id)) = self.strangers.front().copied() {
+            let proving = self.connections.get(&id).is_some_and(|c| !matches!(c.stage, Stage::Member { .. }));
+            if proving && deadline > now {
+                break;
+            }
+            self.strangers.pop_front();
+            if proving {
+                self.refuse(id, "nothing that proves who you are came in time");
+            }
+        }
+        match &self.phase {
+            Phase::Gathering { end: Some((end, bound)) } if *end <= now => {
+                let missing = name_ranks(&self.missing(), self.ranks());
+                let files = if self.had_no_room {
+                    "; the process that made the id could not open enough files for all ranks (ulimit -n)"
+                } else {
+                    ""
+                };
+                let text = format!(
+                    "{missing} did not come within {}; look whether they were started, got the same unique id, \
+                     and can reach the host of its maker (SHOAL_INIT_TIMEOUT sets the bound){files}",
+                    seconds(*bound)
+                );
+                self.fail(None, Failure::new(FailureKind::Timeout, text));
+            }
+            Phase::Serving { deadline: Some(deadline), bound, step, .. } if *deadline <= now => {
+                let missing = name_ranks(&self.missing(), self.ranks());
+                let bound = seconds(*bound);
+                let text = format!(
+                    "{missing} did not come to step {step} of the birth within {bound}; look what they wait for \
+                     (SHOAL_INIT_TIMEOUT sets the bound)"
+                );
+                self.fail(None, Failure::new(FailureKind::Timeout, text));
+            }
+            _ => {}
+        }
+        if self.next_progress.is_some_and(|next| next <= now) {
+            self.next_progress = Some(now + PROGRESS_EVERY);
+            self.tell_progress();
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is to be called, if nothing else happens.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        let end = match &self.phase {
+            Phase::Gathering { end } => end.map(|(end, _)| end),
+            Phase::Serving { deadline, .. } => *deadline,
+            Phase::Failed { .. } => None,
+        };
+        let stranger = self.strangers.front().map(|(deadline, _)| *deadline);
+        [end, stranger, self.next_progress].into_iter().flatten().min()
+    }
+
+    /// The next frame to send.
+    pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// What is to be done, after all frames were taken by [`Self::poll_transmit`].
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn handle_message(&mut self, now: Time, id: ConnectionId, stage: Stage, message: Message) {
+        match (stage, message) {
+            (Stage::Silent { nonce }, Message::Hello { communicator, nonce: member_nonce }) => {
+                if communicator != self.settings.communicator {
+                    return self.refuse(id, "another communicator meets at this address");
+                }
+                let handshake = Handshake { communicator, member_nonce, root_nonce: nonce };
+                self.set_stage(id, Stage::Challenged(handshake));
+                let proof = handshake.proof(&self.settings.secret, Side::Root);
+                self.send(id, &Message::Challenge { nonce, proof });
+            }
+            (Stage::Silent { .. }, Message::ForeignHello { protocol }) => {
+                let own = version_text(LIBRARY_VERSION);
+                self.refuse(id, &format!(
+                    "the root runs version {own} of the library, which speaks protocol {PROTOCOL}, and this rank \
+                     speaks protocol {protocol}; load the same version on all ranks"
+                ));
+            }
+            (Stage::Challenged(handshake), Message::Proof { proof }) => {
+                if !handshake.accepts(&self.settings.secret, Side::Member, &proof) {
+                    return self.refuse(id, "the proof is wrong");
+                }
+                self.set_stage(id, Stage::Proven);
+            }
+            (Stage::Proven, Message::Card { bound_ms, card }) => {
+                self.handle_card(now, id, Duration::from_millis(bound_ms), card);
+            }
+            (Stage::Member { rank }, Message::Contribute { step, bytes }) => {
+                self.handle_contribution(now, rank, step, bytes);
+            }
+            (Stage::Member { rank }, Message::Fail { text }) => {
+                let text = format!("{}: {text}", self.describe(rank));
+                self.fail(Some(rank), Failure::new(FailureKind::Remote, text));
+            }
+            (Stage::Member { rank }, Message::Leave) => {
+                self.connections.remove(&id);
+                self.events.push_back(Event::Close(id));
+                self.depart(rank, "left");
+            }
+            (stage, _) => self.offend(id, stage),
+        }
+    }
+
+    fn handle_card(&mut self, now: Time, id: ConnectionId, bound: Duration, card: Card) {
+        let rank = card.rank;
+        if let Phase::Failed { failure, told, stay } = &mut self.phase {
+            told.insert(rank);
+            let stay = *stay && told.len() < self.members.len();
+            let failed = Message::Failed(failure.clone());
+            self.send(id, &failed);
+            self.drop_connection(id);
+            if !stay {
+                self.stop_listening();
+            }
+            return;
+        }
+        if card.ranks == 0 || card.ranks > RANKS_MAX || rank >= card.ranks {
+            return self.refuse(id, &format!("there cannot be a rank {rank} of {}", card.ranks));
+        }
+        if let Err(failure) = self.check(&card) {
+            // The one that does not fit hears the same as all others.
+            self.send(id, &Message::Failed(failure.clone()));
+            self.drop_connection(id);
+            return self.fail(None, failure);
+        }
+        if self.members.is_empty() {
+            self.members.resize_with(card.ranks as usize, || None);
+            self.next_progress = Some(now + PROGRESS_EVERY);
+        }
+        if let Phase::Gathering { end } = &mut self.phase {
+            let mine = (now.saturating_add(bound), bound);
+            *end = Some(end.map_or(mine, |end| end.min(mine)));
+        }
+        self.members[rank as usize] = Some(Entry { card, connection: id });
+        self.came += 1;
+        self.set_stage(id, Stage::Member { rank });
+        if self.came == self.ranks() {
+            self.publish_table(bound);
+        }
+    }
+
+    /// Whether the ranks that came and this one were started alike.
+    fn check(&self, card: &Card) -> Result<(), Failure> {
+        let mismatch = |text: String| Err(Failure::new(FailureKind::Mismatch, text));
+        if !matches!(self.phase, Phase::Gathering { .. }) {
+            return mismatch(format!(
+                "{} came after all ranks had come; a unique id serves once",
+                card.describe()
+            ));
+        }
+        let Some(first) = self.members.iter().flatten().next().map(|entry| &entry.card) else {
+            return Ok(());
+        };
+        let (one, other) = (first.describe(), card.describe());
+        if first.ranks != card.ranks {
+            return mismatch(format!(
+                "{one} was started as one of {} ranks, {other} as one of {}; give all the same number",
+                first.ranks, card.ranks
+            ));
+        }
+        if first.library_version != card.library_version {
+            return mismatch(format!(
+                "{one} runs version {} of the library, {other} version {}; load the same on all ranks",
+                version_text(first.library_version),
+                version_text(card.library_version)
+            ));
+        }
+        if first.device != card.device {
+            return mismatch(format!(
+                "{one} works on device {}, {other} on {}; set SHOAL_DEVICE to the same for all ranks",
+                first.device, card.device
+            ));
+        }
+        if let Some(taken) = &self.members[card.rank as usize] {
+            return mismatch(format!(
+                "both {} and {other} call themselves rank {} of {}; give every rank a number of its own",
+                taken.card.describe(),
+                card.rank,
+                card.ranks
+            ));
+        }
+        Ok(())
+    }
+
+    fn publish_table(&mut self, bound: Duration) {
+        // The address is free again before anyone hears that the birth is over, so that the next communicator
+        // may meet there.
+        self.stop_listening();
+        let cards = self.members.iter().flatten().map(|entry| entry.card.clone()).collect();
+        self.broadcast(&Message::Table(cards), false, |_| true);
+        let bound = match self.phase {
+            Phase::Gathering { end: Some((_, bound)) } => bound,
+            _ => bound,
+        };
+        let parts = vec![None; self.members.len()];
+        self.phase = Phase::Serving { step: 0, parts, came: 0, deadline: None, bound };
+        self.next_progress = None;
+    }
+
+    fn handle_contribution(&mut self, now: Time, rank: u32, its_step: u32, bytes: Vec<u8>) {
+        let ranks = self.ranks();
+        let who = self.describe(rank);
+        let gone = self.gone.map(|(gone, how)| format!("{} {how}", self.describe(gone)));
+        let Phase::Serving { step, parts, came, deadline, bound } = &mut self.phase else {
+            let text = format!("{who} took a step before all ranks had come");
+            return self.fail(None, Failure::new(FailureKind::Remote, text));
+        };
+        if let Some(gone) = gone {
+            let text = format!("{gone} before step {step} of the birth");
+            return self.fail(None, Failure::new(FailureKind::Remote, text));
+        }
+        let part = &mut parts[rank as usize];
+        if its_step != *step || part.is_some() {
+            let text = format!("{who} is at step {its_step}, the others at {step}");
+            return self.fail(None, Failure::new(FailureKind::Mismatch, text));
+        }
+        *part = Some(bytes);
+        *came += 1;
+        if deadline.is_none() {
+            *deadline = Some(now.saturating_add(*bound));
+            self.next_progress = Some(now + PROGRESS_EVERY);
+        }
+        if *came == ranks {
+            let message =
+                Message::Gathered { step: *step, parts: parts.iter_mut().filter_map(Option::take).collect() };
+            *came = 0;
+            *step += 1;
+            *deadline = None;
+            self.next_progress = None;
+            self.broadcast(&message, false, |_| true);
+        }
+    }
+
+    /// A member's connection is gone.
+    fn depart(&mut self, rank: u32, how: &'static str) {
+        self.gone.get_or_insert((rank, how));
+        let when = match &self.phase {
+            Phase::Gathering { .. } => "before all ranks had come".to_owned(),
+            Phase::Serving { step, came: 1.., .. } => format!("during step {step} of the birth"),
+            Phase::Serving { .. } | Phase::Failed { .. } => return,
+        };
+        let text = format!("{} {how} {when}; look at its log", self.describe(rank));
+        self.fail(None, Failure::new(FailureKind::Remote, text));
+    }
+
+    /// Ends the rendezvous for everyone. `origin` knows already.
+    fn fail(&mut self, origin: Option<u32>, failure: Failure) {
+        let gathering = matches!(self.phase, Phase::Gathering { .. });
+        self.broadcast(&Message::Failed(failure.clone()), false, |rank| Some(rank) != origin);
+        let told: HashSet<u32> = self.members.iter().flatten().map(|entry| entry.card.rank).collect();
+        for entry in self.members.iter().flatten() {
+            if self.connections.remove(&entry.connection).is_some() {
+                self.events.push_back(Event::Close(entry.connection));
+            }
+        }
+        let stay = gathering && self.settings.stay_after_failure && told.len() < self.members.len();
+        self.phase = Phase::Failed { failure, told, stay };
+        self.next_progress = None;
+        if !stay {
+            self.stop_listening();
+        }
+    }
+
+    /// Something that no member says. Of a stranger nobody hears; a member fails all.
+    fn offend(&mut self, id: ConnectionId, stage: Stage) {
+        match stage {
+            Stage::Member { rank } => {
+                let text = format!("{} sent what cannot be understood", self.describe(rank));
+                self.fail(None, Failure::new(FailureKind::Remote, text));
+            }
+            _ => self.refuse(id, "this is a meeting place of shoal, and that could not be understood"),
+        }
+    }
+
+    fn refuse(&mut self, id: ConnectionId, text: &str) {
+        self.refused += 1;
+        self.send(id, &Message::Refused { text: text.to_owned() });
+        self.drop_connection(id);
+    }
+
+    fn drop_connection(&mut self, id: ConnectionId) {
+        if self.connections.remove(&id).is_some() {
+            self.events.push_back(Event::Close(id));
+        }
+    }
+
+    /// Whoever has not proved who they are by now is too late.
+    fn stop_listening(&mut self) {
+        if !std::mem::replace(&mut self.listening, false) {
+            return;
+        }
+        self.events.push_back(Event::StopListening);
+        for (_, id) in std::mem::take(&mut self.strangers) {
+            if self.connections.get(&id).is_some_and(|c| !matches!(c.stage, Stage::Member { .. })) {
+                self.refuse(id, "all ranks have come");
+            }
+        }
+    }
+
+    fn tell_progress(&mut self) {
+        let missing = name_ranks(&self.missing(), self.ranks());
+        let waits: Vec<bool> = match &self.phase {
+            Phase::Serving { parts, .. } => parts.iter().map(Option::is_some).collect(),
+            _ => vec![true; self.members.len()],
+        };
+        let message = Message::Progress { text: format!("waiting for {missing}") };
+        self.broadcast(&message, true, |rank| waits[rank as usize]);
+    }
+
+    /// One frame, shared by all who get it.
+    fn broadcast(&mut self, message: &Message, optional: bool, to: impl Fn(u32) -> bool) {
+        let bytes = message.encode();
+        for entry in self.members.iter().flatten() {
+            if self.connections.contains_key(&entry.connection) && to(entry.card.rank) {
+                let (connection, bytes) = (entry.connection, bytes.clone());
+                self.transmits.push_back(Transmit { connection, bytes, optional });
+            }
+        }
+    }
+
+    fn send(&mut self, connection: ConnectionId, message: &Message) {
+        self.transmits.push_back(Transmit { connection, bytes: message.encode(), optional: false });
+    }
+
+    fn set_stage(&mut self, id: ConnectionId, stage: Stage) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.stage = stage;
+        }
+    }
+
+    fn ranks(&self) -> u32 {
+        u32::try_from(self.members.len()).expect("ranks are counted in 32 bits")
+    }
+
+    /// Those that the others wait for.
+    fn missing(&self) -> Vec<u32> {
+        let came = |rank: usize| match &self.phase {
+            Phase::Serving { parts, .. } => parts[rank].is_some(),
+            _ => self.members[rank].is_some(),
+        };
+        (0..self.ranks()).filter(|rank| !came(*rank as usize)).collect()
+    }
+
+    fn describe(&self, rank: u32) -> String {
+        self.members[rank as usize]
+            .as_ref()
+            .map_or_else(|| format!("rank {rank}"), |entry| entry.card.describe())
+    }
+}

@@ -1,0 +1,50 @@
+//! The exchange as a whole: simulated with virtual time, and over real sockets.
+
+mod processes;
+mod simulation;
+mod sockets;
+mod world;
+
+use crate::topology::{Card, DeviceKind};
+
+/// Numbers that look random and are the same every time.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit.max(1) as u64) as usize
+    }
+
+    pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.below(256) as u8)
+    }
+}
+
+pub(crate) fn sample_card(rank: u32, ranks: u32) -> Card {
+    Card {
+        rank,
+        ranks,
+        library_version: super::id::LIBRARY_VERSION,
+        boot_id: "b007".into(),
+        host_name: "host".into(),
+        host_setting: "blue".into(),
+        process: 100 + rank,
+        process_namespace: 5,
+        network_namespace: 6,
+        user: 7,
+        cores: 8,
+        processors: "0-7".into(),
+        device: DeviceKind::Host,
+        token: [rank as u8; 16],
+        payload: rank.to_le_bytes().to_vec(),
+    }
+}

@@ -1,0 +1,262 @@
+//! The two state machines against one another: any order, lost ranks, duplicates, garbage.
+
+use std::time::Duration;
+
+use super::world::{BOUND, EVENTS_MAX, World, settings};
+use super::{Random, sample_card};
+use crate::comm::bootstrap::member::{self, Member};
+use crate::comm::bootstrap::message::Message;
+use crate::comm::bootstrap::proof::Secret;
+use crate::comm::bootstrap::root::Time;
+use crate::error::Error;
+use crate::topology::{Card, DeviceKind};
+
+#[test]
+fn all_counts_meet_in_any_order() {
+    for ranks in (2..=16).chain([31, 64]) {
+        for seed in 0..6 {
+            let mut world = World::with_ranks(seed * 1000 + u64::from(ranks), ranks, 3);
+            world.run();
+            world.assert_all_met();
+            assert!(world.root.is_finished());
+            assert!(world.settled < Duration::from_secs(3), "{:?}", world.settled);
+        }
+    }
+}
+
+#[test]
+fn a_thousand_ranks_meet() {
+    let mut world = World::new(1);
+    for rank in 0..1024 {
+        world.add(settings(), Card { processors: String::new(), ..sample_card(rank, 1024) }, 0);
+    }
+    // A member is dropped from memory with its table as soon as it has it.
+    for _ in 0..EVENTS_MAX {
+        let mut last = world.nodes.iter().filter(|node| node.joined.is_some()).count();
+        world.run_until(|world| {
+            world.root.is_finished()
+                || world.nodes.iter().filter(|node| node.joined.is_some()).take(last + 1).count() > last
+        });
+        if world.root.is_finished() {
+            break;
+        }
+        for node in &mut world.nodes {
+            if let Some(cards) = node.joined.as_mut().filter(|cards| !cards.is_empty()) {
+                assert_eq!(cards.len(), 1024);
+                *cards = Vec::new();
+                last += 1;
+            }
+        }
+    }
+    assert!(world.nodes.iter().all(|node| node.result == Some(Ok(()))));
+}
+
+#[test]
+fn who_is_missing_is_named_to_all_and_to_those_who_come_late() {
+    for seed in 0..20 {
+        let mut world = World::new(seed);
+        for rank in [0, 1, 2, 4] {
+            world.add(settings(), sample_card(rank, 8), 1);
+        }
+        world.run_until(|world| world.nodes.iter().all(|node| node.result.is_some()));
+        assert!(world.now >= BOUND && world.now < BOUND + Duration::from_secs(3), "{:?}", world.now);
+        for node in 0..4 {
+            let Error::Timeout(text) = world.error(node) else { panic!("{:?}", world.error(node)) };
+            assert!(text.starts_with("ranks 3, 5-7 of 8 did not come within 120 s"), "{text}");
+        }
+        assert!(!world.root.is_finished());
+        for rank in [3, 5, 6, 7] {
+            world.add(settings(), sample_card(rank, 8), 1);
+        }
+        world.run();
+        for node in 4..8 {
+            assert!(world.error(node).to_string().starts_with("ranks 3, 5-7"), "{}", world.error(node));
+        }
+        // All eight know; there is nobody left to wait for.
+        assert!(world.root.is_finished());
+    }
+}
+
+#[test]
+fn a_rank_that_goes_before_the_others_came_is_named_at_once() {
+    let mut world = World::new(3);
+    for rank in 0..3 {
+        world.add(settings(), sample_card(rank, 4), 0);
+    }
+    world.run_until(|world| world.now > Duration::from_secs(2));
+    world.nodes[1].member.fail("no memory");
+    world.obey_member(1);
+    world.run_until(|world| world.now > Duration::from_secs(3));
+    for node in [0, 2] {
+        let Error::Remote(text) = world.error(node) else { panic!("{:?}", world.error(node)) };
+        assert_eq!(text, "rank 1 (process 101 on host): no memory");
+    }
+}
+
+#[test]
+fn a_rank_that_dies_between_steps_is_named() {
+    for seed in 0..20 {
+        let mut world = World::with_ranks(seed, 7, 2);
+        world.nodes[5].dies_after_joining = true;
+        world.run();
+        for node in (0..7).filter(|node| *node != 5) {
+            let text = world.error(node).to_string();
+            assert!(text.starts_with("rank 5 (process 105 on host) went away"), "{text}");
+            assert!(world.nodes[node].gathered.is_empty());
+        }
+        assert!(world.root.is_finished());
+    }
+}
+
+#[test]
+fn a_rank_that_does_not_take_a_step_is_named() {
+    let mut world = World::with_ranks(4, 5, 1);
+    world.nodes[2].stalls = true;
+    world.run();
+    for node in [0, 1, 3, 4] {
+        let Error::Timeout(text) = world.error(node) else { panic!("{:?}", world.error(node)) };
+        assert!(text.starts_with("rank 2 of 5 did not come to step 0 of the birth within 120 s"), "{text}");
+    }
+    assert!(world.settled < BOUND + Duration::from_secs(3));
+    // It hears of it when it comes at last.
+    let now = world.now;
+    world.nodes[2].member.contribute(now, b"late");
+    world.obey_member(2);
+    assert!(world.error(2).to_string().starts_with("rank 2 of 5 did not come"));
+}
+
+#[test]
+fn ranks_that_were_started_differently_all_see_both() {
+    type Change = fn(&mut Card);
+    let changes: [(Change, &str, &str); 5] = [
+        (|card| card.ranks = 4, "one of 3 ranks", "one of 4"),
+        (|card| card.rank = 0, "both rank 0 (process 100 on host)", "rank 0 (process 101 on host)"),
+        (|card| card.library_version = 20_000, "version 2.0.0", "load the same"),
+        (|card| card.device = DeviceKind::Cuda, "cuda", "host"),
+        (|card| card.ranks = 7, "one of 3 ranks", "one of 7"),
+    ];
+    for (change, one, other) in changes {
+        for seed in 0..10 {
+            let mut world = World::new(seed);
+            for rank in 0..3 {
+                let mut card = sample_card(rank, 3);
+                if rank == 1 {
+                    change(&mut card);
+                }
+                world.add(settings(), card, 1);
+            }
+            world.run_until(|world| world.nodes.iter().all(|node| node.result.is_some()));
+            for node in 0..3 {
+                let Error::Mismatch(text) = world.error(node) else { panic!("{:?}", world.error(node)) };
+                assert!(text.contains(one) || text.contains(other), "{text}");
+            }
+            assert!(world.now < Duration::from_secs(3));
+        }
+    }
+}
+
+#[test]
+fn strangers_disturb_nobody() {
+    for seed in 0..30 {
+        let mut world = World::with_ranks(seed, 8, 2);
+        let mut random = Random(seed + 77);
+        let mut strangers = 0;
+        for turn in 1..6_u32 {
+            world.run_until(|world| world.now > Duration::from_millis(u64::from(turn) * 100));
+            for kind in 0..5 {
+                let connection = world.stranger();
+                strangers += 1;
+                let garbage: Vec<u8> = (0..random.below(400)).map(|_| random.below(256) as u8).collect();
+                let hello = Message::Hello { communicator: [2; 16], nonce: random.bytes() }.encode();
+                let bytes = match kind {
+                    0 => garbage,
+                    1 => u32::MAX.to_le_bytes().to_vec(),
+                    2 => [&hello[..], &Message::Proof { proof: random.bytes() }.encode()[..]].concat(),
+                    3 => Message::Card { bound_ms: 1, card: sample_card(0, 1) }.encode().to_vec(),
+                    // Half a hello, and then nothing.
+                    _ => hello[..20].to_vec(),
+                };
+                world.root.handle_input(world.now, connection, &bytes);
+            }
+        }
+        world.run();
+        world.assert_all_met();
+        assert!(world.root.is_finished());
+        assert_eq!(world.root.refused(), strangers);
+    }
+}
+
+#[test]
+fn the_wrong_secret_the_wrong_communicator_and_the_wrong_place_end_by_the_bound() {
+    for (change, expected) in [
+        (
+            (|settings| settings.secret = Secret([9; 32])) as fn(&mut member::Settings),
+            "does not know the secret",
+        ),
+        (|settings| settings.communicator = [9; 16], "another communicator meets"),
+    ] {
+        let mut world = World::new(8);
+        let mut own = member::Settings { bound: Duration::from_secs(3), ..settings() };
+        change(&mut own);
+        world.add(own, sample_card(1, 2), 0);
+        world.run();
+        let text = world.error(0).to_string();
+        assert!(text.contains(expected) && text.contains("10.9.9.9:1: nobody listens"), "{text}");
+        assert!(world.settled < Duration::from_secs(10));
+    }
+}
+
+#[test]
+fn nobody_listening_is_believed_soon_unless_the_root_may_come_later() {
+    let mut world = World::new(9);
+    world.root_listens = false;
+    world.add(settings(), sample_card(1, 2), 0);
+    world.run();
+    assert!(matches!(world.error(0), Error::Remote(text) if text.contains("nobody listens")));
+    assert!(world.settled < Duration::from_secs(6), "{:?}", world.settled);
+
+    let mut world = World::new(10);
+    world.root_starts = Duration::from_secs(60);
+    for rank in 0..3 {
+        world.add(member::Settings { patient: true, ..settings() }, sample_card(rank, 3), 1);
+    }
+    world.run();
+    world.assert_all_met();
+}
+
+#[test]
+fn a_silent_root_is_noticed() {
+    let mut world = World::new(11);
+    world.add(settings(), sample_card(0, 2), 0);
+    world.run_until(|world| world.now > Duration::from_millis(1900));
+    // From here on nothing that the root says arrives.
+    let mut now = world.now;
+    while let Some(due) = world.nodes[0].member.poll_timeout() {
+        now = now.max(due);
+        world.nodes[0].member.handle_timeout(now);
+    }
+    let failed = std::iter::from_fn(|| world.nodes[0].member.poll_event())
+        .find_map(|event| if let member::Event::Failed(error) = event { Some(error) } else { None });
+    assert!(matches!(failed, Some(Error::Remote(text)) if text.contains("silent")));
+    assert!(now < Duration::from_secs(40));
+}
+
+#[test]
+fn members_survive_any_bytes() {
+    let mut random = Random(12);
+    for _ in 0..2000 {
+        let mut member = Member::new(Time::ZERO, settings(), sample_card(0, 2));
+        member.handle_timeout(Time::ZERO);
+        member.handle_connected(Time::ZERO, 0, random.bytes());
+        for _ in 0..3 {
+            let mut bytes: Vec<u8> = (0..random.below(300)).map(|_| random.below(256) as u8).collect();
+            if bytes.len() > 5 {
+                let length = (bytes.len() - 4) as u32;
+                bytes[..4].copy_from_slice(&length.to_le_bytes());
+                bytes[4] %= 14;
+            }
+            member.handle_input(Time::ZERO, 0, &bytes);
+        }
+        assert!(!matches!(member.poll_event(), Some(member::Event::Joined(_))));
+    }
+}

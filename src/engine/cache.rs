@@ -1,0 +1,98 @@
+//! Plans already made, by the shape of their batch. A training job repeats a few shapes a million times.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+
+use super::compile::{BatchPlan, Facts, compile};
+use super::shape::Shape;
+use crate::error::Result;
+use crate::op::Op;
+
+/// Plans kept before all are forgotten: a bound for jobs whose shapes never repeat.
+const KEPT_COUNT: usize = 4096;
+
+/// A plan of the cache, valid while a batch that uses it is queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanId(u32);
+
+/// The plans of one communicator.
+#[derive(Debug)]
+pub(super) struct Cache {
+    facts: Facts,
+    plans: Vec<BatchPlan>,
+    /// By hash; the next plan of the same hash is in `next`.
+    by_hash: HashMap<u64, u32, std::hash::BuildHasherDefault<Identity>>,
+    next: Vec<Option<u32>>,
+    last: u32,
+}
+
+impl Cache {
+    pub(super) fn new(facts: Facts) -> Cache {
+        Cache { facts, plans: Vec::new(), by_hash: HashMap::default(), next: Vec::new(), last: 0 }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, id: PlanId) -> &BatchPlan {
+        &self.plans[id.0 as usize]
+    }
+
+    /// The plan of the batch, made if it is new. Old ones may be forgotten only when none is in use.
+    #[inline]
+    pub(super) fn find(&mut self, ops: &[Op], may_forget: bool) -> Result<PlanId> {
+        if self.is_plan_of(self.last, ops) {
+            return Ok(PlanId(self.last));
+        }
+        self.find_by_hash(ops, may_forget)
+    }
+
+    #[inline]
+    fn is_plan_of(&self, index: u32, ops: &[Op]) -> bool {
+        let Some(plan) = self.plans.get(index as usize) else { return false };
+        plan.shapes.len() == ops.len()
+            && plan.shapes.iter().zip(ops).all(|(shape, op)| *shape == Shape::of(op, self.facts.rank))
+    }
+
+    fn find_by_hash(&mut self, ops: &[Op], may_forget: bool) -> Result<PlanId> {
+        let rank = self.facts.rank;
+        let hash = ops.iter().fold(ops.len() as u64, |hash, op| Shape::of(op, rank).mix(hash));
+        let mut candidate = self.by_hash.get(&hash).copied();
+        while let Some(index) = candidate {
+            if self.is_plan_of(index, ops) {
+                self.last = index;
+                return Ok(PlanId(index));
+            }
+            candidate = self.next[index as usize];
+        }
+        if self.plans.len() >= KEPT_COUNT && may_forget {
+            self.plans.clear();
+            self.next.clear();
+            self.by_hash.clear();
+        }
+        let plan = compile(ops, &self.facts)?;
+        let index = self.plans.len() as u32;
+        self.plans.push(plan);
+        self.next.push(self.by_hash.insert(hash, index));
+        self.last = index;
+        Ok(PlanId(index))
+    }
+}
+
+/// The keys are hashes already.
+#[derive(Clone, Copy, Debug, Default)]
+struct Identity(u64);
+
+impl std::hash::Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}

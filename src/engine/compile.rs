@@ -1,0 +1,123 @@
+//! A batch's shapes become parts: each collective in the order of the calls, then all point-to-point messages
+//! together.
+#![forbid(unsafe_code)]
+
+use super::shape::Shape;
+use crate::coalesce::{self, Limits, Message, head};
+use crate::error::{Error, Result};
+use crate::op::{Combine, DataType, Kind, Op};
+use crate::schedule::{self, Call, Plan};
+use crate::transport::Head;
+use crate::tune;
+
+/// What all plans of a communicator depend on.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// This rank.
+    pub rank: u32,
+    /// How many ranks.
+    pub ranks: u32,
+    /// What may share a frame.
+    pub limits: Limits,
+    /// What the choice of an algorithm depends on.
+    pub tune: tune::Facts,
+    /// The algorithm that the user wants, by name; empty for the table's choice.
+    pub algorithm: String,
+}
+
+/// A batch, ready to be run with any addresses.
+#[derive(Debug)]
+pub(super) struct BatchPlan {
+    pub(super) shapes: Box<[Shape]>,
+    pub(super) parts: Vec<Part>,
+}
+
+/// One plan, and what it is about.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) plan: Plan,
+    pub(super) work: Work,
+}
+
+/// What a plan is about.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// The collective at this place of the batch.
+    Collective(Collective),
+    /// All the point-to-point messages of the batch.
+    Messages,
+}
+
+/// What running a collective takes beside its steps.
+#[derive(Debug)]
+pub(super) struct Collective {
+    pub(super) op: usize,
+    /// Of every packet, but for the sequence.
+    pub(super) head: Head,
+    pub(super) combine: Combine,
+    pub(super) data_type: DataType,
+    pub(super) scales: bool,
+}
+
+impl Part {
+    /// The operation, as a person reads it.
+    pub(super) fn describe(&self, ops: &[Op]) -> String {
+        match &self.work {
+            Work::Collective(collective) => head::describe(collective.head),
+            Work::Messages => {
+                let sends = ops.iter().filter(|op| op.kind == Kind::Send).count();
+                let receives = ops.iter().filter(|op| op.kind == Kind::Recv).count();
+                match (sends, receives) {
+                    (1, 0) => format!("Send of {} bytes", ops[0].bytes()),
+                    (0, 1) => format!("Recv of {} bytes", ops[0].bytes()),
+                    _ => format!("a group of {sends} Send and {receives} Recv"),
+                }
+            }
+        }
+    }
+}
+
+/// The plan of the batch.
+pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
+    let mut parts = Vec::new();
+    let mut messages = Vec::new();
+    for (index, op) in ops.iter().enumerate() {
+        if op.kind.is_point_to_point() {
+            let is_send = op.kind == Kind::Send;
+            messages.push(Message { is_send, peer: op.peer, bytes: op.bytes(), buffer: index as u32 });
+        } else if op.count > 0 {
+            parts.push(collective(index, op, facts)?);
+        }
+    }
+    if !messages.is_empty() {
+        let plan = coalesce::plan(&messages, facts.rank, facts.limits).map_err(|problem| {
+            Error::usage("ncclGroupEnd", problem, "put each send to oneself and its receive into one group")
+        })?;
+        parts.push(Part { plan, work: Work::Messages });
+    }
+    Ok(BatchPlan { shapes: ops.iter().map(|op| Shape::of(op, facts.rank)).collect(), parts })
+}
+
+fn collective(index: usize, op: &Op, facts: &Facts) -> Result<Part> {
+    let call = Call {
+        kind: op.kind,
+        data_type: op.data_type,
+        reduction: op.reduction,
+        root: op.peer,
+        count: op.count,
+        ranks: facts.ranks,
+        in_place: Shape::of(op, facts.rank).in_place,
+    };
+    let algorithm = tune::choose(&call, &facts.tune, &facts.algorithm);
+    let plan = schedule::plan(algorithm, &call, facts.rank).ok_or_else(|| {
+        Error::Internal(format!("{algorithm:?} has no form of {} for {} ranks", op.kind.name(), facts.ranks))
+    })?;
+    let work = Work::Collective(Collective {
+        op: index,
+        head: head::of_collective(op),
+        combine: op.reduction.combine(),
+        data_type: op.data_type,
+        scales: plan.steps.iter().any(|step| matches!(step.action, schedule::Action::Scale { .. })),
+    });
+    Ok(Part { plan, work })
+}

@@ -1,0 +1,398 @@
+//! Who polls an engine, and how a wait waits: the only place of the engine with threads and clocks.
+//!
+//! A thread that waits for its batch polls the engine itself. What a call left unfinished is the business of
+//! one thread per process, started with the first such call, asleep while nothing is unfinished. Either way
+//! an engine is polled under its baton, in short bursts, so that an abort gets in between.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::stream::Launch;
+use super::{Engine, Poll};
+use crate::config::Config;
+use crate::device::host::Host;
+use crate::error::{Error, Result};
+use crate::op::Op;
+use crate::system::baton::{Baton, Held};
+use crate::system::wait::{Pause, Waiter};
+use crate::system::{fork, thread};
+use crate::transport::Peer;
+use crate::transport::shm::{Doorbell, ShmTransport, sleep_unless};
+
+/// The engine that jobs run on.
+pub type HostEngine = Engine<ShmTransport, Host>;
+
+/// Polls in a row before the baton is offered to others.
+const BURST_POLLS: u32 = 64;
+/// How often a long wait looks whether the peers are still there.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
+/// The longest sleep between two looks at what the progress thread does.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// An engine, shared by those who may poll it.
+#[derive(Debug)]
+pub struct Endpoint {
+    engine: Baton<HostEngine>,
+    /// Taken with the transport; looked at only by who sleeps or aborts.
+    bell: Mutex<Option<Doorbell>>,
+    rank: u32,
+    ranks: u32,
+    spin_count: u32,
+    /// Threads that wait for a batch of it, and therefore poll it.
+    waiter_count: AtomicU32,
+    is_aborted: AtomicBool,
+}
+
+/// A batch that was handed over.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    endpoint: Arc<Endpoint>,
+    number: u64,
+}
+
+impl Endpoint {
+    /// Shares an engine. `spin_count` looks go by before a wait yields.
+    pub fn new(engine: HostEngine, rank: u32, ranks: u32, spin_count: u32) -> Arc<Endpoint> {
+        let bell = Mutex::new(Some(engine.hands.transport.doorbell()));
+        Arc::new(Endpoint {
+            engine: Baton::new(engine),
+            bell,
+            rank,
+            ranks,
+            spin_count,
+            waiter_count: AtomicU32::new(0),
+            is_aborted: AtomicBool::new(false),
+        })
+    }
+
+    /// The engine, once nobody polls it.
+    #[inline]
+    pub fn engine(&self) -> Held<'_, HostEngine> {
+        self.engine.take()
+    }
+
+    /// Whether the communicator was aborted.
+    pub fn is_aborted(&self) -> bool {
+        self.is_aborted.load(Ordering::Acquire)
+    }
+
+    /// What ended the communicator, here or on a peer. For GetAsyncError: it does not wait.
+    pub fn check(&self) -> Option<Error> {
+        let mut engine = self.engine.try_take()?;
+        engine.check_raised();
+        engine.failure().cloned()
+    }
+
+    /// Waits until everything that was handed over is done.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub fn drain(self: &Arc<Self>) -> Result<()> {
+        let number = self.engine.take().submitted();
+        wait(&[Ticket { endpoint: Arc::clone(self), number }])
+    }
+
+    /// Leaves in good order, and gives back what is shared with the peers.
+    pub fn close(&self) {
+        let gone = Error::usage("the call", "the communicator was destroyed", "make a new one");
+        self.engine.take().end(Peer::Closed, gone);
+        lock(&self.bell).take();
+    }
+
+    /// Gives up what runs, tells the peers and gives back what is shared with them. Every thread that waits
+    /// returns with an error.
+    pub fn abort(&self) {
+        self.is_aborted.store(true, Ordering::Release);
+        if let Some(bell) = &*lock(&self.bell) {
+            bell.ring();
+        }
+        let error = Error::Aborted(format!("rank {} of {} aborted the communicator", self.rank, self.ranks));
+        self.engine.take().end(Peer::Aborted, error);
+        lock(&self.bell).take();
+    }
+
+    /// One batch on the NULL stream: hands it over and waits for it.
+    ///
+    /// # Errors
+    /// The communicator failed before, the batch cannot be run, or what went wrong.
+    #[inline]
+    pub fn run(self: &Arc<Self>, ops: &[Op]) -> Result<()> {
+        let number = {
+            let mut engine = self.engine.take();
+            let plan = engine.prepare(ops)?;
+            let number = engine.submit(ops, plan, None);
+            for _ in 0..self.burst_polls() {
+                engine.poll();
+                if engine.completed() >= number {
+                    return self.verdict(&engine);
+                }
+            }
+            number
+        };
+        wait(&[Ticket { endpoint: Arc::clone(self), number }])
+    }
+
+    /// Queues a batch that was prepared.
+    ///
+    /// # Errors
+    /// The communicator failed before, or the batch cannot be run.
+    pub fn submit(self: &Arc<Self>, ops: &[Op], launch: Option<Arc<Launch>>) -> Result<Ticket> {
+        let mut engine = self.engine.take();
+        let plan = engine.prepare(ops)?;
+        Ok(Ticket { endpoint: Arc::clone(self), number: engine.submit(ops, plan, launch) })
+    }
+
+    /// With more ranks than cores whoever looks in vain makes room at once.
+    #[inline]
+    fn burst_polls(&self) -> u32 {
+        self.spin_count.clamp(1, BURST_POLLS)
+    }
+
+    #[inline]
+    fn verdict(&self, engine: &HostEngine) -> Result<()> {
+        match engine.failure() {
+            None => Ok(()),
+            Some(error) => Err(error.clone()),
+        }
+    }
+
+    /// Polls a burst; what the last poll did, or `None` if somebody else polls.
+    fn poll_burst(&self, done: impl Fn(&HostEngine) -> bool) -> Option<Poll> {
+        let mut engine = self.engine.try_take()?;
+        let mut poll = Poll::Idle;
+        for _ in 0..self.burst_polls() {
+            if self.is_aborted.load(Ordering::Relaxed) {
+                break;
+            }
+            poll = engine.poll();
+            if done(&engine) || poll == Poll::Idle {
+                break;
+            }
+        }
+        Some(poll)
+    }
+}
+
+impl Ticket {
+    /// Polls for it; `Some` once it is done.
+    fn poll(&self, has_moved: &mut bool) -> Option<Result<()>> {
+        let poll = self.endpoint.poll_burst(|engine| engine.completed() >= self.number);
+        *has_moved |= poll == Some(Poll::Moved);
+        let engine = self.endpoint.engine.try_take()?;
+        (engine.completed() >= self.number).then(|| self.endpoint.verdict(&engine))
+    }
+}
+
+/// Waits until every batch is done; the first error in their order, if any failed.
+///
+/// # Errors
+/// What went wrong.
+pub fn wait(tickets: &[Ticket]) -> Result<()> {
+    for ticket in tickets {
+        ticket.endpoint.waiter_count.fetch_add(1, Ordering::AcqRel);
+    }
+    let mut results: Vec<Option<Result<()>>> = tickets.iter().map(|_| None).collect();
+    let mut patience =
+        Patience::new(tickets.iter().map(|ticket| ticket.endpoint.spin_count).min().unwrap_or(0));
+    while results.iter().any(Option::is_none) {
+        let mut has_moved = false;
+        for (ticket, result) in tickets.iter().zip(&mut results).filter(|(_, result)| result.is_none()) {
+            *result = ticket.poll(&mut has_moved);
+        }
+        let left: Vec<&Arc<Endpoint>> = tickets
+            .iter()
+            .zip(&results)
+            .filter(|(_, result)| result.is_none())
+            .map(|(ticket, _)| &ticket.endpoint)
+            .collect();
+        patience.pause(has_moved, &left);
+    }
+    for ticket in tickets {
+        ticket.endpoint.waiter_count.fetch_sub(1, Ordering::AcqRel);
+    }
+    results.into_iter().flatten().collect()
+}
+
+/// Waits for something that the progress thread brings about.
+pub fn wait_until(is_done: impl Fn() -> bool) {
+    let mut waiter = Waiter::new(0);
+    while !is_done() {
+        if let Pause::Sleep(_) = waiter.pause() {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+/// One wait, and what it does meanwhile: looks after the peers, warns, and gives up where a setting says so.
+#[derive(Debug)]
+struct Patience {
+    waiter: Waiter,
+    idle_since: Option<Instant>,
+    checked_at: Option<Instant>,
+    has_warned: bool,
+}
+
+impl Patience {
+    fn new(spin_count: u32) -> Patience {
+        let waiter = Waiter::new(spin_count / BURST_POLLS);
+        Patience { waiter, idle_since: None, checked_at: None, has_warned: false }
+    }
+
+    fn pause(&mut self, has_moved: bool, endpoints: &[&Arc<Endpoint>]) {
+        if has_moved {
+            self.waiter.reset();
+            self.idle_since = None;
+            return;
+        }
+        if endpoints.is_empty() {
+            return;
+        }
+        if let Pause::Sleep(bound) = self.waiter.pause() {
+            let now = Instant::now();
+            let idle = now - *self.idle_since.get_or_insert(now);
+            self.look_around(now, idle, endpoints);
+            doze(endpoints, bound);
+        }
+    }
+
+    fn look_around(&mut self, now: Instant, idle: Duration, endpoints: &[&Arc<Endpoint>]) {
+        if self.checked_at.is_some_and(|at| now - at < CHECK_EVERY) {
+            return;
+        }
+        self.checked_at = Some(now);
+        let config = Config::get();
+        for endpoint in endpoints {
+            let Some(mut engine) = endpoint.engine.try_take() else { continue };
+            engine.check_peers();
+            if idle >= config.warn_after && !self.has_warned {
+                self.has_warned = true;
+                warn_of_long_wait(endpoint, &engine, idle);
+            }
+            if config.timeout.is_some_and(|timeout| idle >= timeout) {
+                let (current, peers) = (engine.current(), names(&engine.waited_for()));
+                engine.fail(Error::Timeout(format!(
+                    "rank {} waited {} s in {current} for {peers}; SHOAL_TIMEOUT says that is too long",
+                    endpoint.rank,
+                    idle.as_secs()
+                )));
+            }
+        }
+    }
+}
+
+fn warn_of_long_wait(endpoint: &Endpoint, engine: &HostEngine, idle: Duration) {
+    let peers = engine.waited_for();
+    crate::trace::log::warn(format_args!(
+        "rank {} of {} has waited {} s in {}; missing: {}",
+        endpoint.rank,
+        endpoint.ranks,
+        idle.as_secs(),
+        engine.current(),
+        names(&peers)
+    ));
+}
+
+fn names(peers: &[u32]) -> String {
+    if peers.is_empty() {
+        return "earlier work of its streams".into();
+    }
+    let list: Vec<String> = peers.iter().map(|peer| format!("rank {peer}")).collect();
+    list.join(", ")
+}
+
+/// Sleeps until one of the endpoints may go on.
+fn doze(endpoints: &[&Arc<Endpoint>], bound: Duration) {
+    let bells: Vec<Doorbell> = endpoints.iter().filter_map(|endpoint| lock(&endpoint.bell).clone()).collect();
+    let bells: Vec<&Doorbell> = bells.iter().collect();
+    sleep_unless(&bells, bound, || {
+        endpoints.iter().any(|endpoint| {
+            endpoint.is_aborted() || endpoint.poll_burst(|_| true).is_none_or(|poll| poll != Poll::Waiting)
+        })
+    });
+}
+
+/// What the progress thread works on.
+#[derive(Default)]
+struct Progress {
+    unfinished: Mutex<Vec<Ticket>>,
+    woken: Condvar,
+}
+
+/// How deep forks may nest between processes that each use streams.
+const FORK_DEPTH_MAX: usize = 64;
+
+/// The progress of this process: one place per fork generation, since in a forked child the parent's thread
+/// does not run and its locks may have been copied while held.
+static PROGRESS: [OnceLock<Progress>; FORK_DEPTH_MAX] = [const { OnceLock::new() }; FORK_DEPTH_MAX];
+
+fn place() -> &'static OnceLock<Progress> {
+    &PROGRESS[fork::generation() as usize % FORK_DEPTH_MAX]
+}
+
+/// Makes sure that the progress thread runs. To be called before anything is left to it.
+///
+/// # Errors
+/// It could not be started.
+pub fn ensure_progress() -> Result<()> {
+    if place().get().is_some() {
+        return Ok(());
+    }
+    let progress = place().get_or_init(Progress::default);
+    thread::spawn("shoal-progress", move || progress.run()).map(drop)
+}
+
+/// Leaves batches to the progress thread, which runs.
+pub fn finish_behind(tickets: Vec<Ticket>) {
+    if let Some(progress) = place().get() {
+        lock(&progress.unfinished).extend(tickets);
+        progress.woken.notify_one();
+    }
+}
+
+impl Progress {
+    fn run(&self) {
+        let mut patience = Patience::new(0);
+        loop {
+            let tickets = self.wait_for_work();
+            let mut has_moved = false;
+            // One poll per engine: its batches are done in order.
+            let mut polled: Vec<*const Endpoint> = Vec::new();
+            let mut waiting: Vec<&Arc<Endpoint>> = Vec::new();
+            for ticket in &tickets {
+                let endpoint = &ticket.endpoint;
+                if polled.contains(&Arc::as_ptr(endpoint)) {
+                    continue;
+                }
+                polled.push(Arc::as_ptr(endpoint));
+                waiting.push(endpoint);
+                // A thread that waits for this engine polls it, sooner than this one would.
+                if endpoint.waiter_count.load(Ordering::Acquire) == 0 {
+                    has_moved |= endpoint.poll_burst(|_| false) == Some(Poll::Moved);
+                }
+            }
+            let before = tickets.len();
+            self.drop_finished();
+            patience.pause(has_moved || lock(&self.unfinished).len() != before, &waiting);
+        }
+    }
+
+    fn wait_for_work(&self) -> Vec<Ticket> {
+        let mut unfinished = lock(&self.unfinished);
+        while unfinished.is_empty() {
+            unfinished = self.woken.wait(unfinished).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        unfinished.clone()
+    }
+
+    fn drop_finished(&self) {
+        lock(&self.unfinished).retain(|ticket| {
+            let Some(engine) = ticket.endpoint.engine.try_take() else { return true };
+            engine.completed() < ticket.number
+        });
+    }
+}

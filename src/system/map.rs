@@ -1,0 +1,81 @@
+//! Files seen as memory.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+
+use super::last;
+use crate::error::{Error, Result};
+
+/// The smallest unit that is mapped.
+pub const PAGE_BYTES: usize = 4096;
+
+/// `bytes`, rounded up to whole pages.
+#[must_use]
+pub const fn pages(bytes: usize) -> usize {
+    bytes.next_multiple_of(PAGE_BYTES)
+}
+
+/// Part of a file in memory, shared with whoever else maps it; unmapped when dropped.
+#[derive(Debug)]
+pub struct Mapping {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: a mapping is an address range of the process. It belongs to no thread, and the type hands out raw
+// pointers only, so that every access carries its own proof.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; `&Mapping` gives nothing but the range.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `bytes` of `file` from `offset` on, both whole pages.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn shared(file: BorrowedFd<'_>, offset: u64, bytes: usize, writable: bool) -> Result<Mapping> {
+        let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let start_at = libc::off_t::try_from(offset).unwrap_or(libc::off_t::MAX);
+        // SAFETY: without MAP_FIXED the kernel picks an unused range, so no existing memory is touched; the
+        // other arguments are plain numbers that it checks.
+        let start = unsafe {
+            libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, file.as_raw_fd(), start_at)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(Error::system(
+                format_args!("mapping {bytes} bytes of shared memory"),
+                last(),
+                "raise the limits on address space (ulimit -v) or on maps (vm.max_map_count)",
+            ));
+        }
+        NonNull::new(start.cast())
+            .map(|start| Mapping { start, bytes })
+            .ok_or_else(|| Error::Internal("the system mapped memory at address 0".into()))
+    }
+
+    /// Where it starts.
+    #[must_use]
+    pub const fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    /// How long it is.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Asks for huge pages; harmless where there are none.
+    pub fn prefer_huge_pages(&self) {
+        // SAFETY: the range is ours; this advice changes no content.
+        unsafe { libc::madvise(self.start().cast(), self.bytes, libc::MADV_HUGEPAGE) };
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range came from `mmap` with this length, is unmapped nowhere else, and whoever holds a
+        // pointer into it also holds (a share of) this object.
+        unsafe { libc::munmap(self.start().cast(), self.bytes) };
+    }
+}

@@ -1,0 +1,94 @@
+//! Asks the system where this rank runs. What the system does not tell stays empty or 0.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use super::{Card, DeviceKind};
+
+/// The most bytes of a text that the system gave, so that a card stays small.
+const TEXT_BYTES_MAX: usize = 255;
+
+/// The facts of this rank's place. Rank, ranks, version, token and payload are the caller's to fill in.
+#[must_use]
+pub fn local_card(host_setting: &str, device: DeviceKind) -> Card {
+    Card {
+        boot_id: read_text("/proc/sys/kernel/random/boot_id"),
+        host_name: read_text("/proc/sys/kernel/hostname"),
+        host_setting: shorten(host_setting),
+        process: std::process::id(),
+        process_namespace: namespace("/proc/self/ns/pid"),
+        network_namespace: namespace("/proc/thread-self/ns/net"),
+        user: fs::metadata("/proc/self").map_or(u32::MAX, |process| process.uid()),
+        cores: std::thread::available_parallelism()
+            .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
+        processors: processors(),
+        device,
+        ..Card::default()
+    }
+}
+
+fn read_text(path: &str) -> String {
+    shorten(fs::read_to_string(path).unwrap_or_default().trim())
+}
+
+/// Long texts keep their beginning and a number that tells them from others with the same beginning.
+fn shorten(text: &str) -> String {
+    if text.len() <= TEXT_BYTES_MAX {
+        return text.to_owned();
+    }
+    let hash = blake3::hash(text.as_bytes()).to_hex();
+    let cut = (0..=TEXT_BYTES_MAX - 17).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}~{}", &text[..cut], &hash[..16])
+}
+
+/// The number in a link like `net:[4026531840]`.
+fn namespace(path: &str) -> u64 {
+    let Ok(link) = fs::read_link(path) else { return 0 };
+    link.to_str().and_then(inode).unwrap_or(0)
+}
+
+fn inode(link: &str) -> Option<u64> {
+    link.split_once('[')?.1.strip_suffix(']')?.parse().ok()
+}
+
+/// The processors that this thread may run on. A list too long for a card is left out, not cut.
+fn processors() -> String {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+        .map(str::trim)
+        .filter(|list| list.len() <= TEXT_BYTES_MAX)
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_place_is_known() {
+        let card = local_card("blue", DeviceKind::Host);
+        assert_eq!((card.process, card.host_setting.as_str()), (std::process::id(), "blue"));
+        assert!(card.cores > 0);
+        assert!(!card.host_name.is_empty() || !card.boot_id.is_empty());
+        assert_eq!(card, local_card("blue", DeviceKind::Host));
+    }
+
+    #[test]
+    fn namespaces_are_numbers_in_brackets() {
+        assert_eq!(inode("net:[4026531840]"), Some(4_026_531_840));
+        assert_eq!(inode("net"), None);
+        assert_eq!(inode("net:[]"), None);
+    }
+
+    #[test]
+    fn long_texts_stay_distinct() {
+        let (one, other) = ("é".repeat(400), "é".repeat(401));
+        assert!(shorten(&one).len() <= TEXT_BYTES_MAX);
+        assert_ne!(shorten(&one), shorten(&other));
+        assert_eq!(shorten("short"), "short");
+    }
+}

@@ -1,0 +1,478 @@
+//! What comes to this rank from one peer.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use super::bulk::{OfferWords, Verdict};
+use super::doorbell::wake;
+use super::layout::state;
+use super::local::LocalRank;
+use super::ring::{Broken, Consumer, Credit, Kind, RingMemory, Shape};
+use super::segment::Ring;
+use super::{BulkCounts, Here};
+use crate::error::{Error, Result};
+use crate::system::{attach, lock, memory::Seen};
+use crate::transport::{Front, Head};
+
+/// The most that one call copies or hands out of a packet that it fetches.
+const SLICE_BYTES: usize = 256 << 10;
+/// Attached packets that are viewed come in pieces of this size, which stay in the cache.
+const SCRATCH_BYTES: usize = 128 << 10;
+/// How many of the peer's allocations stay mapped.
+const SEEN_LIMIT: usize = 64;
+
+/// Whether the peer's memory can be read by the kernel's help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Attach {
+    /// Not tried yet.
+    Unknown,
+    /// The peer's number here, and the word that proves that it is the peer and where it lies there.
+    Works { pid: i32, proof: u64, proof_address: u64 },
+    /// Why not.
+    Refused(String),
+}
+
+/// The front packet's bytes.
+#[derive(Debug)]
+enum Body {
+    /// All there: in the slot, or `data_bytes` in the data.
+    Plain { start: *const u8, data_bytes: usize },
+    /// Coming piece by piece.
+    Stream { piece: Option<Piece> },
+    /// In the memory of another thread's rank; `held`: a view of it is out.
+    Direct { source: usize, owner: Arc<LocalRank>, held: bool },
+    /// In memory of the peer that is mapped here.
+    Mapped { source: *const u8 },
+    /// In the peer's memory. Bytes `from..to` of the packet lie in the scratch.
+    Attached { source: usize, from: usize, to: usize },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    start: *const u8,
+    bytes: usize,
+    read: usize,
+}
+
+#[derive(Debug)]
+struct Packet {
+    front: Front,
+    /// How many of its bytes were consumed.
+    at: usize,
+    body: Body,
+}
+
+/// The receiving half of an edge.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    ring: Option<Ring>,
+    consumer: Consumer,
+    packet: Option<Packet>,
+    offers: u64,
+    pub(super) attach: Attach,
+    seen: Vec<Seen>,
+    scratch: Vec<u8>,
+    pub(super) counts: BulkCounts,
+}
+
+// SAFETY: its pointers lead into the ring's mapping and the mappings in `seen`, which it owns, and into memory
+// of the process that `owner` keeps in place while `held`. None belongs to a thread.
+unsafe impl Send for Incoming {}
+
+impl Incoming {
+    pub(super) const fn new(shape: Shape) -> Incoming {
+        Incoming {
+            ring: None,
+            consumer: Consumer::new(shape),
+            packet: None,
+            offers: 0,
+            attach: Attach::Unknown,
+            seen: Vec::new(),
+            scratch: Vec::new(),
+            counts: BulkCounts { direct: 0, mapped: 0, attached: 0, streamed: 0 },
+        }
+    }
+
+    #[inline]
+    pub(super) fn front(&mut self, here: &Here, peer: u32) -> Result<Option<Front>> {
+        if let Some(packet) = &self.packet {
+            return Ok(Some(packet.front));
+        }
+        if self.ring.is_none() {
+            self.ring = Some(here.segment.ring(peer, here.rank)?);
+        }
+        let Some(ring) = &self.ring else { return Ok(None) };
+        match self.consumer.look(ring) {
+            Ok(None) => Ok(None),
+            Ok(Some((kind, inline_bytes))) => self.open(here, peer, kind, inline_bytes).map(Some),
+            Err(broken) => Err(here.broken(peer, broken)),
+        }
+    }
+
+    /// Takes the next slot as the front packet.
+    fn open(&mut self, here: &Here, peer: u32, kind: Kind, inline_bytes: usize) -> Result<Front> {
+        let ring = self.ring.as_ref().ok_or_else(no_packet)?;
+        let slot = self.consumer.slot();
+        let head = Head { what: ring.word(slot, 1), which: ring.word(slot, 2) };
+        let word = ring.word(slot, 3);
+        let broken = |broken| here.broken(peer, broken);
+        let (bytes, body) = match kind {
+            Kind::Inline => (inline_bytes, Body::Plain { start: ring.inline(slot), data_bytes: 0 }),
+            Kind::Eager => {
+                let (start, bytes) = self.consumer.data(word).map_err(broken)?;
+                (bytes, Body::Plain { start: ring.data(start), data_bytes: bytes })
+            }
+            Kind::Stream | Kind::Offer => {
+                let bytes = usize::try_from(word).ok().filter(|bytes| isize::try_from(*bytes).is_ok());
+                let bytes = bytes.ok_or_else(|| broken(Broken("announced more than there can be")))?;
+                let offer = OfferWords::read(ring, slot);
+                if self.consumer.release(ring, 0) {
+                    wake(here.segment.control(peer));
+                }
+                let body = match kind {
+                    Kind::Offer => self.settle(here, peer, offer, bytes),
+                    _ => self.expect_stream(),
+                };
+                (bytes, body)
+            }
+            Kind::Piece => return Err(broken(Broken("sent a piece of no packet"))),
+        };
+        let front = Front { head, bytes };
+        self.packet = Some(Packet { front, at: 0, body });
+        Ok(front)
+    }
+
+    /// Picks the path by which an offered packet comes.
+    fn settle(&mut self, here: &Here, peer: u32, offer: OfferWords, bytes: usize) -> Body {
+        self.offers += 1;
+        if here.settings.direct
+            && let Some(owner) = here.find_local(peer)
+            && let Some(source) = owner.source(here.rank, self.offers, bytes)
+        {
+            self.counts.direct += 1;
+            return Body::Direct { source: source.0, owner, held: false };
+        }
+        if here.settings.mapped
+            && let Some(source) = self.find_mapped(here, peer, offer, bytes)
+        {
+            self.counts.mapped += 1;
+            return Body::Mapped { source };
+        }
+        self.probe(here, peer);
+        if matches!(self.attach, Attach::Works { .. }) {
+            self.counts.attached += 1;
+            return Body::Attached { source: offer.source as usize, from: 0, to: 0 };
+        }
+        self.ask_for_stream(here, peer, 0);
+        self.expect_stream()
+    }
+
+    const fn expect_stream(&mut self) -> Body {
+        self.counts.streamed += 1;
+        Body::Stream { piece: None }
+    }
+
+    fn find_mapped(&mut self, here: &Here, peer: u32, offer: OfferWords, bytes: usize) -> Option<*const u8> {
+        if offer.allocation == 0 {
+            return None;
+        }
+        let offset = usize::try_from(offer.offset).ok()?;
+        // No packet is being read from any of them now, so those that were freed can go.
+        self.seen.retain(Seen::is_alive);
+        if let Some(seen) = self.seen.iter().find(|seen| seen.id() == offer.allocation) {
+            return seen.at(offset, bytes);
+        }
+        let descriptor = i32::try_from(offer.descriptor).ok()?;
+        let seen = Seen::map(process_of(here, peer)?, descriptor, offer.allocation)?;
+        let source = seen.at(offset, bytes);
+        if self.seen.len() >= SEEN_LIMIT {
+            self.seen.remove(0);
+        }
+        self.seen.push(seen);
+        source
+    }
+
+    /// Tries, once, to read a word of the peer.
+    pub(super) fn probe(&mut self, here: &Here, peer: u32) {
+        if self.attach != Attach::Unknown {
+            return;
+        }
+        self.attach = match try_attach(here, peer) {
+            Ok(attach) => attach,
+            Err(reason) => Attach::Refused(reason),
+        };
+    }
+
+    fn ask_for_stream(&self, here: &Here, peer: u32, from: usize) {
+        let Some(ring) = &self.ring else { return };
+        ring.set_credit(Credit::BulkFrom, from as u64);
+        // Published by the release of the verdict behind it.
+        ring.set_credit(Credit::Bulk, Verdict::Stream.word(self.offers));
+        wake(here.segment.control(peer));
+    }
+
+    fn say_fetched(&self, here: &Here, peer: u32) {
+        let Some(ring) = &self.ring else { return };
+        // Release: all reads of the source lie before.
+        ring.set_credit(Credit::Bulk, Verdict::Fetched.word(self.offers));
+        wake(here.segment.control(peer));
+    }
+
+    pub(super) fn view(&mut self, here: &Here, peer: u32, limit: usize) -> Result<&[u8]> {
+        if let Some(Packet { front, at, body: Body::Attached { from, to, .. } }) = &self.packet
+            && !(*from..*to).contains(at)
+            && *at < front.bytes
+        {
+            self.fill_scratch(here, peer)?;
+        }
+        let packet = self.packet.as_mut().ok_or_else(no_packet)?;
+        let want = limit.min(packet.front.bytes - packet.at);
+        if want == 0 {
+            return Ok(&[]);
+        }
+        let (start, bytes) = match &mut packet.body {
+            Body::Plain { start, .. } => (start.wrapping_add(packet.at), want),
+            Body::Stream { piece } => {
+                if piece.is_none() {
+                    let ring = self.ring.as_ref().ok_or_else(no_packet)?;
+                    let left = packet.front.bytes - packet.at;
+                    *piece =
+                        next_piece(ring, &self.consumer, left).map_err(|broken| here.broken(peer, broken))?;
+                }
+                let Some(piece) = piece else { return Ok(&[]) };
+                (piece.start.wrapping_add(piece.read), want.min(piece.bytes - piece.read))
+            }
+            Body::Direct { source, owner, held } => {
+                if !*held && !owner.hold(here.rank) {
+                    return Err(lost(peer));
+                }
+                *held = true;
+                ((*source as *const u8).wrapping_add(packet.at), want.min(SLICE_BYTES))
+            }
+            Body::Mapped { source } => {
+                here.check_alive(peer)?;
+                (source.wrapping_add(packet.at), want.min(SLICE_BYTES))
+            }
+            Body::Attached { from, to, .. } => {
+                if packet.at >= *to {
+                    return Ok(&[]);
+                }
+                (self.scratch.as_ptr().wrapping_add(packet.at - *from), want.min(*to - packet.at))
+            }
+        };
+        // SAFETY: `start..start + bytes` was checked above to lie in a slot, in the data of the ring, in a
+        // mapping or in the scratch, all kept by `self`, or in memory that the owner's gate keeps in place
+        // while it is held. The slice borrows `self`, so none of them is given back before it ends. In shared
+        // memory an honest peer does not write what it has not been given back; a dishonest one can change
+        // bytes, which are only ever copied or reduced, never believed.
+        Ok(unsafe { std::slice::from_raw_parts(start, bytes) })
+    }
+
+    /// Fetches the next bytes of an attached packet into the scratch.
+    fn fill_scratch(&mut self, here: &Here, peer: u32) -> Result<()> {
+        self.scratch.resize(SCRATCH_BYTES, 0);
+        let target = self.scratch.as_mut_ptr();
+        // SAFETY: the scratch has that many bytes.
+        let got = unsafe { self.fetch(here, peer, target, SCRATCH_BYTES)? };
+        if let Some(Packet { at, body: Body::Attached { from, to, .. }, .. }) = &mut self.packet {
+            (*from, *to) = (*at, *at + got);
+        }
+        Ok(())
+    }
+
+    /// Copies the next bytes of an attached packet to `target`: whole elements, at most `limit`. If the
+    /// kernel does not do it, the rest is streamed, and none come now.
+    ///
+    /// # Safety
+    /// `target` is writable for `limit` bytes.
+    unsafe fn fetch(&mut self, here: &Here, peer: u32, target: *mut u8, limit: usize) -> Result<usize> {
+        let Some(Packet { front, at, body: Body::Attached { source, .. } }) = &self.packet else {
+            return Err(no_packet());
+        };
+        let Attach::Works { pid, proof, proof_address } = self.attach else { return Err(no_packet()) };
+        let asked = limit.min(front.bytes - at);
+        let (at, total) = (*at, front.bytes);
+        // SAFETY: the caller's promise.
+        let result = unsafe { attach::read(pid, proof_address, source.wrapping_add(at), target, asked) };
+        // The copy lies before the look at the sender's state: had the sender left before the copy ended, and
+        // reused its memory, then the look would tell.
+        fence(Ordering::SeqCst);
+        here.check_alive(peer)?;
+        let (got, reason) = match result {
+            Ok((word, got)) if word == proof => (got, "only part of a packet could be read".to_owned()),
+            Ok(_) => (0, "its process number belongs to another process now".to_owned()),
+            Err(cause) => (0, cause.to_string()),
+        };
+        // The ends of all parts but the last are multiples of the longest element.
+        let got = if got == asked { got } else { ((at + got) & !7).saturating_sub(at) };
+        if got == 0 && asked > 0 {
+            self.attach = Attach::Refused(reason);
+            self.ask_for_stream(here, peer, at);
+            let body = self.expect_stream();
+            if let Some(packet) = &mut self.packet {
+                packet.body = body;
+            }
+        } else if at + got == total {
+            self.say_fetched(here, peer);
+        }
+        Ok(got)
+    }
+
+    /// # Safety
+    /// `target` is writable for `limit` bytes during the call.
+    pub(super) unsafe fn read_into(
+        &mut self,
+        here: &Here,
+        peer: u32,
+        target: *mut u8,
+        limit: usize,
+    ) -> Result<usize> {
+        if let Some(Packet { front, at, body: Body::Attached { from, to, .. } }) = &self.packet
+            && !(*from..*to).contains(at)
+            && *at < front.bytes
+        {
+            // SAFETY: the caller's promise, for less.
+            let got = unsafe { self.fetch(here, peer, target, limit.min(SLICE_BYTES))? };
+            if let Some(packet) = &mut self.packet {
+                packet.at += got;
+            }
+            return Ok(got);
+        }
+        let view = self.view(here, peer, limit)?;
+        let (start, bytes) = (view.as_ptr(), view.len());
+        if bytes > 0 {
+            // SAFETY: the view is readable for its length, which is at most `limit`; `target` is writable for
+            // that. `copy` and not `copy_nonoverlapping`: a thread may send from where another one receives
+            // only against the interface's rules, which must not be undefined behaviour of ours.
+            unsafe { std::ptr::copy(start, target, bytes) };
+            self.consume(here, peer, bytes);
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn consume(&mut self, here: &Here, peer: u32, bytes: usize) {
+        let Some(packet) = &mut self.packet else { return };
+        debug_assert!(bytes <= packet.front.bytes - packet.at, "consumed more than there is");
+        packet.at += bytes.min(packet.front.bytes - packet.at);
+        let complete = packet.at == packet.front.bytes;
+        match &mut packet.body {
+            Body::Plain { .. } | Body::Attached { .. } => {}
+            Body::Stream { piece } => {
+                let Some(current) = piece else { return };
+                current.read += bytes;
+                if current.read >= current.bytes {
+                    let data_bytes = current.bytes;
+                    *piece = None;
+                    self.release(here, peer, data_bytes);
+                }
+            }
+            Body::Direct { owner, held, .. } => {
+                if *held && complete {
+                    *held = false;
+                    owner.done(here.rank);
+                    wake(here.segment.control(peer));
+                } else if *held {
+                    *held = false;
+                    owner.let_go(here.rank);
+                }
+            }
+            Body::Mapped { .. } => {
+                if complete {
+                    self.say_fetched(here, peer);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn finish(&mut self, here: &Here, peer: u32) -> Result<()> {
+        let Some(packet) = self.packet.take() else { return Ok(()) };
+        let complete = packet.at == packet.front.bytes;
+        match packet.body {
+            Body::Plain { data_bytes, .. } => self.release(here, peer, data_bytes),
+            _ if complete => {}
+            body => {
+                self.packet = Some(Packet { body, ..packet });
+                return Err(Error::Internal("a packet was finished before all of it was read".into()));
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn release(&mut self, here: &Here, peer: u32, data_bytes: usize) {
+        if let Some(ring) = &self.ring
+            && self.consumer.release(ring, data_bytes)
+        {
+            wake(here.segment.control(peer));
+        }
+    }
+
+    /// Lets go of what another thread's rank keeps in place for us.
+    pub(super) fn let_go(&mut self, here: &Here) {
+        if let Some(Packet { body: Body::Direct { owner, held, .. }, .. }) = &mut self.packet
+            && std::mem::take(held)
+        {
+            owner.let_go(here.rank);
+        }
+    }
+}
+
+fn next_piece(ring: &Ring, consumer: &Consumer, left: usize) -> std::result::Result<Option<Piece>, Broken> {
+    match consumer.look(ring)? {
+        None => Ok(None),
+        Some((Kind::Piece, _)) => {
+            let (start, bytes) = consumer.data(ring.word(consumer.slot(), 3))?;
+            if bytes > left {
+                return Err(Broken("sent more than it announced"));
+            }
+            Ok(Some(Piece { start: ring.data(start), bytes, read: 0 }))
+        }
+        Some(_) => Err(Broken("sent a packet inside another one")),
+    }
+}
+
+/// The peer's process by its number here, from the kernel.
+fn process_of(here: &Here, peer: u32) -> Option<i32> {
+    if here.is_local(peer) {
+        return i32::try_from(std::process::id()).ok();
+    }
+    lock::holder(here.segment.file(), u64::from(peer)).filter(|pid| *pid > 0)
+}
+
+fn try_attach(here: &Here, peer: u32) -> std::result::Result<Attach, String> {
+    if !here.settings.attach {
+        return Err("SHOAL_CMA=0".into());
+    }
+    let pid = process_of(here, peer).ok_or("it is in another process namespace")?;
+    let control = here.segment.control(peer);
+    let proof = control.proof.load(Ordering::Relaxed);
+    let proof_address = control.proof_address.load(Ordering::Relaxed);
+    // SAFETY: no bytes are written.
+    let result = unsafe { attach::read(pid, proof_address, 0, std::ptr::null_mut(), 0) };
+    match result {
+        Ok((word, _)) if word == proof && proof != 0 => Ok(Attach::Works { pid, proof, proof_address }),
+        Ok(_) => Err("another process has its number here".into()),
+        Err(cause) => Err(cause.to_string()),
+    }
+}
+
+impl Here {
+    /// Fails if the peer has left, so that its memory may hold anything.
+    fn check_alive(&self, peer: u32) -> Result<()> {
+        match self.segment.control(peer).state.load(Ordering::Acquire) {
+            state::ALIVE => Ok(()),
+            _ => Err(lost(peer)),
+        }
+    }
+}
+
+#[cold]
+fn lost(peer: u32) -> Error {
+    Error::Remote(format!("rank {peer} left while a packet of it was being read"))
+}
+
+#[cold]
+fn no_packet() -> Error {
+    Error::Internal("bytes of a packet were asked for where there is none".into())
+}

@@ -1,0 +1,172 @@
+//! Every interleaving of a small ring, under the memory model: `make loom`.
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU64, Ordering};
+
+use super::ring::{Consumer, Credit, Kind, LINE_BYTES, Producer, RingMemory, SLOT_WORDS, Shape};
+
+/// What is no atomic is a cell whose races loom reports: a missing ordering fails the model.
+struct Model {
+    headers: Vec<AtomicU64>,
+    words: Vec<UnsafeCell<u64>>,
+    credit: Vec<AtomicU64>,
+    data: Vec<UnsafeCell<u64>>,
+}
+
+// SAFETY: the cells are loom's, which checks each access; that is what the model is for.
+unsafe impl Sync for Model {}
+// SAFETY: as above.
+unsafe impl Send for Model {}
+
+const SHAPE: Shape = Shape { slots: 2, data_bytes: 512 };
+
+impl Model {
+    fn new() -> Model {
+        Model {
+            headers: (0..2).map(|_| AtomicU64::new(0)).collect(),
+            words: (0..2 * SLOT_WORDS).map(|_| UnsafeCell::new(0)).collect(),
+            credit: (0..4).map(|_| AtomicU64::new(0)).collect(),
+            data: (0..8).map(|_| UnsafeCell::new(0)).collect(),
+        }
+    }
+
+    fn data(&self, position: u64) -> &UnsafeCell<u64> {
+        &self.data[SHAPE.offset(position) / LINE_BYTES]
+    }
+}
+
+fn read(cell: &UnsafeCell<u64>) -> u64 {
+    // SAFETY: loom fails the model if anybody writes meanwhile.
+    cell.with(|value| unsafe { *value })
+}
+
+fn write(cell: &UnsafeCell<u64>, new: u64) {
+    // SAFETY: loom fails the model if anybody reads or writes meanwhile.
+    cell.with_mut(|value| unsafe { *value = new });
+}
+
+impl RingMemory for Model {
+    fn header(&self, slot: usize) -> u64 {
+        self.headers[slot].load(Ordering::Acquire)
+    }
+    fn set_header(&self, slot: usize, value: u64) {
+        self.headers[slot].store(value, Ordering::Release);
+    }
+    fn word(&self, slot: usize, index: usize) -> u64 {
+        read(&self.words[slot * SLOT_WORDS + index])
+    }
+    fn set_word(&self, slot: usize, index: usize, value: u64) {
+        write(&self.words[slot * SLOT_WORDS + index], value);
+    }
+    fn credit(&self, which: Credit) -> u64 {
+        self.credit[which as usize].load(Ordering::Acquire)
+    }
+    fn set_credit(&self, which: Credit, value: u64) {
+        self.credit[which as usize].store(value, Ordering::Release);
+    }
+}
+
+/// Sends `count` packets, every second one through the data, whose line repeats the number.
+fn produce(memory: &Model, count: u64) {
+    let mut producer = Producer::new(SHAPE);
+    for number in 1..=count {
+        let bytes = if number % 2 == 0 { LINE_BYTES } else { 0 };
+        let start = loop {
+            match producer.find_room(memory, bytes).expect("honest credit") {
+                Some(start) => break start,
+                None => loom::thread::yield_now(),
+            }
+        };
+        memory.set_word(producer.slot(), 1, number);
+        if bytes > 0 {
+            memory.set_word(producer.slot(), 3, bytes as u64);
+            write(memory.data(start), number);
+        }
+        let kind = if bytes > 0 { Kind::Eager } else { Kind::Inline };
+        producer.publish(memory, kind, 0, bytes);
+    }
+}
+
+fn consume(memory: &Model, count: u64) {
+    let mut consumer = Consumer::new(SHAPE);
+    for number in 1..=count {
+        let kind = loop {
+            match consumer.look(memory).expect("a sound slot") {
+                Some((kind, _)) => break kind,
+                None => loom::thread::yield_now(),
+            }
+        };
+        assert_eq!(memory.word(consumer.slot(), 1), number);
+        let mut bytes = 0;
+        if kind == Kind::Eager {
+            let (start, length) = consumer.data(memory.word(consumer.slot(), 3)).expect("fits");
+            assert_eq!(read(memory.data(start)), number);
+            bytes = length;
+        }
+        consumer.release(memory, bytes);
+    }
+}
+
+#[test]
+fn packets_arrive_whole_and_in_order() {
+    loom::model(|| {
+        let memory = Arc::new(Model::new());
+        let theirs = Arc::clone(&memory);
+        let sender = loom::thread::spawn(move || produce(&theirs, 4));
+        consume(&memory, 4);
+        sender.join().expect("held");
+    });
+}
+
+/// The source of an offered packet is not touched after the verdict.
+#[test]
+fn a_verdict_gives_the_source_back() {
+    loom::model(|| {
+        let memory = Arc::new(Model::new());
+        let source = Arc::new(UnsafeCell::new(1_u64));
+        let (theirs, their_source) = (Arc::clone(&memory), Arc::clone(&source));
+        let sender = loom::thread::spawn(move || {
+            let mut producer = Producer::new(SHAPE);
+            write(&their_source, 7);
+            producer.publish(&*theirs, Kind::Offer, 0, 0);
+            while theirs.credit(Credit::Bulk) != 1 {
+                loom::thread::yield_now();
+            }
+            write(&their_source, 8);
+        });
+        let consumer = Consumer::new(SHAPE);
+        while consumer.look(&*memory).expect("a sound slot").is_none() {
+            loom::thread::yield_now();
+        }
+        assert_eq!(read(&source), 7);
+        memory.set_credit(Credit::Bulk, 1);
+        sender.join().expect("held");
+    });
+}
+
+/// Who goes to sleep and who publishes cannot both miss the other, given the barrier that the sleeper makes
+/// every processor execute (modelled as the fence that it amounts to on either side).
+#[test]
+fn no_wake_is_lost() {
+    use loom::sync::atomic::{AtomicU32, fence};
+    loom::model(|| {
+        let state = Arc::new((AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0)));
+        let theirs = Arc::clone(&state);
+        let sender = loom::thread::spawn(move || {
+            let (packet, sleeping, doorbell) = &*theirs;
+            packet.store(1, Ordering::Release);
+            fence(Ordering::SeqCst);
+            if sleeping.load(Ordering::Relaxed) != 0 && sleeping.swap(0, Ordering::AcqRel) != 0 {
+                doorbell.fetch_add(1, Ordering::Release);
+            }
+        });
+        let (packet, sleeping, doorbell) = &*state;
+        let ticket = doorbell.load(Ordering::Acquire);
+        sleeping.store(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let sleeps = packet.load(Ordering::Acquire) == 0;
+        sender.join().expect("held");
+        assert!(!sleeps || doorbell.load(Ordering::Acquire) != ticket);
+    });
+}

@@ -1,0 +1,274 @@
+//! The shared memory of one communicator on one machine.
+//!
+//! A [`Segment`] is made by one rank and passed to the others' processes (see [`super::host`]). Ranks that are
+//! threads of one process share one object, and so one mapping and one descriptor: a process loses its locks
+//! on a file, by which others see that it lives, when it closes *any* descriptor of that file. Hence no
+//! descriptor of a segment is ever closed before the last rank of the process has left.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::failure::Failure;
+use super::layout::{Control, DATA_AFTER_SLOTS, FAILURE_OFFSET, Header, Layout};
+use super::ring::{Credit, LINE_BYTES, RingMemory, SLOT_HEAD_WORDS, SLOT_WORDS, Shape};
+use crate::error::{Error, Result};
+use crate::system::map::{Mapping, PAGE_BYTES};
+use crate::system::{memfd, random};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Every segment of this process, by id.
+static SEGMENTS: Mutex<Option<HashMap<u128, Weak<Segment>>>> = Mutex::new(None);
+
+fn with_segments<R>(body: impl FnOnce(&mut HashMap<u128, Weak<Segment>>) -> R) -> R {
+    let mut segments = SEGMENTS.lock().unwrap_or_else(PoisonError::into_inner);
+    body(segments.get_or_insert_default())
+}
+
+/// The shared memory of one communicator on one machine.
+#[derive(Debug)]
+pub struct Segment {
+    id: u128,
+    layout: Layout,
+    front: Mapping,
+    rings: Mutex<HashMap<(u32, u32), Weak<Mapping>>>,
+    registered: bool,
+    /// `None` only while it is dropped.
+    file: Option<OwnedFd>,
+    /// Further descriptors of the same file; see the module's text.
+    spare: Mutex<Vec<OwnedFd>>,
+}
+
+impl Segment {
+    /// A new segment for `ranks` ranks, with `ring_bytes` (a power of two) for what is under way from one rank
+    /// to another. It takes memory only where it is used.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn create(ranks: u32, ring_bytes: usize) -> Result<Arc<Segment>> {
+        let layout = Layout::new(ranks, ring_bytes)?;
+        let id = random::wide();
+        let file = memfd::create(c"shoal-segment", layout.total_bytes)?;
+        let front = Mapping::shared(file.as_fd(), 0, layout.front_bytes, true)?;
+        // SAFETY: the mapping starts with a page for the header, page aligned, and nobody else has the file.
+        unsafe { front.start().cast::<Header>().write(layout.header(id)) };
+        let segment = Arc::new(Segment {
+            id,
+            layout,
+            front,
+            rings: Mutex::default(),
+            registered: true,
+            file: Some(file),
+            spare: Mutex::default(),
+        });
+        with_segments(|segments| segments.insert(id, Arc::downgrade(&segment)));
+        Ok(segment)
+    }
+
+    /// The segment with this id, if a rank of this process has it already.
+    #[must_use]
+    pub fn find(id: u128) -> Option<Arc<Segment>> {
+        with_segments(|segments| segments.get(&id)?.upgrade())
+    }
+
+    /// The segment `id` behind a file that came from another process.
+    ///
+    /// # Errors
+    /// It is none, or another one.
+    pub fn adopt(file: OwnedFd, id: u128) -> Result<Arc<Segment>> {
+        let mut file = Some(file);
+        loop {
+            let adopted = with_segments(|segments| {
+                if let Some(known) = segments.get(&id) {
+                    // Gone but not out of the table: its drop is about to close a descriptor, which would
+                    // take the new one's locks. Look again when that is over.
+                    let known = known.upgrade()?;
+                    known.spare.lock().unwrap_or_else(PoisonError::into_inner).extend(file.take());
+                    return Some(Ok(known));
+                }
+                let view = Self::view(file.take()?, id, true).map(Arc::new);
+                if let Ok(segment) = &view {
+                    segments.insert(id, Arc::downgrade(segment));
+                }
+                Some(view)
+            });
+            match adopted {
+                Some(result) => return result,
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// Maps the file and checks that it is what it should be. What is read once here is never read again.
+    fn view(file: OwnedFd, id: u128, registered: bool) -> Result<Segment> {
+        let total_bytes = memfd::sealed_bytes(file.as_fd())?;
+        if total_bytes < PAGE_BYTES as u64 {
+            return Err(Error::Remote("the shared memory of the local leader is too short".into()));
+        }
+        let first = Mapping::shared(file.as_fd(), 0, PAGE_BYTES, true)?;
+        // SAFETY: the file has a first page and cannot shrink, so the page stays readable; every bit pattern
+        // is a header, and it is copied by one volatile read before anything in it is believed.
+        let header = unsafe { first.start().cast::<Header>().read_volatile() };
+        let layout = usize::try_from(header.ring_bytes)
+            .ok()
+            .and_then(|ring_bytes| Layout::new(header.ranks, ring_bytes).ok())
+            .filter(|layout| layout.header(id) == header && layout.total_bytes == total_bytes)
+            .ok_or_else(|| {
+                Error::Remote(
+                    "what came as shared memory is not the local leader's, or of another version".into(),
+                )
+            })?;
+        let front = Mapping::shared(file.as_fd(), 0, layout.front_bytes, true)?;
+        let (rings, spare) = (Mutex::default(), Mutex::default());
+        Ok(Segment { id, layout, front, rings, registered, file: Some(file), spare })
+    }
+
+    /// The same memory mapped once more, as another process would see it.
+    #[cfg(test)]
+    pub(super) fn mapped_again(&self) -> Arc<Segment> {
+        let file = self.file().try_clone_to_owned().expect("a descriptor");
+        Arc::new(Segment::view(file, self.id, false).expect("our own"))
+    }
+
+    /// Which segment.
+    #[must_use]
+    pub const fn id(&self) -> u128 {
+        self.id
+    }
+
+    /// For how many ranks.
+    #[must_use]
+    pub const fn ranks(&self) -> u32 {
+        self.layout.ranks
+    }
+
+    /// How much of it this process has mapped.
+    #[must_use]
+    pub fn mapped_bytes(&self) -> usize {
+        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = rings.values().filter(|ring| ring.strong_count() > 0).count();
+        self.front.bytes() + live * self.layout.ring_stride_bytes
+    }
+
+    pub(super) const fn shape(&self) -> Shape {
+        self.layout.shape
+    }
+
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_ref().expect("open until it is dropped").as_fd()
+    }
+
+    /// What `rank` says of itself.
+    #[inline]
+    pub(super) fn control(&self, rank: u32) -> &Control {
+        let offset = self.layout.control_offset(rank);
+        // SAFETY: the offset lies within the front mapping, which lives as long as `self`, and is a multiple
+        // of the alignment (the mapping is page aligned). All fields are atomics or never touched, for which
+        // any bytes are a value, whoever writes them.
+        unsafe { &*self.front.start().add(offset).cast::<Control>() }
+    }
+
+    /// What failed first.
+    pub(super) fn failure(&self) -> &Failure {
+        // SAFETY: it lies within the first page (asserted where it is defined), which the front mapping holds
+        // as long as `self` lives, at a multiple of its alignment. All fields are atomics, for which any bytes
+        // are a value, whoever writes them.
+        unsafe { &*self.front.start().add(FAILURE_OFFSET).cast::<Failure>() }
+    }
+
+    /// The ring from `source` to `target`, mapped at the first request.
+    pub(super) fn ring(&self, source: u32, target: u32) -> Result<Ring> {
+        let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = rings.get(&(source, target)).and_then(Weak::upgrade);
+        let mapping = match known {
+            Some(mapping) => mapping,
+            None => {
+                let offset = self.layout.ring_offset(source, target);
+                let bytes = self.layout.ring_stride_bytes;
+                let mapping = Arc::new(Mapping::shared(self.file(), offset, bytes, true)?);
+                rings.insert((source, target), Arc::downgrade(&mapping));
+                mapping
+            }
+        };
+        Ok(Ring { start: mapping.start(), shape: self.layout.shape, _mapping: mapping })
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        if !self.registered {
+            return;
+        }
+        // Everything is closed before the table forgets the segment; see `adopt`.
+        self.spare.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        drop(self.file.take());
+        with_segments(|segments| segments.remove(&self.id));
+    }
+}
+
+/// A mapped ring.
+#[derive(Debug)]
+pub(super) struct Ring {
+    start: *mut u8,
+    shape: Shape,
+    _mapping: Arc<Mapping>,
+}
+
+// SAFETY: the pointer leads into the mapping that the object holds on to, which belongs to no thread.
+unsafe impl Send for Ring {}
+
+impl Ring {
+    #[inline]
+    fn atomic(&self, offset: usize) -> &AtomicU64 {
+        debug_assert!(offset + 8 <= DATA_AFTER_SLOTS + self.shape.slots as usize * LINE_BYTES);
+        // SAFETY: all callers pass offsets of words of the credit line or of a slot, which lie in the mapping
+        // and are multiples of 8 from a page aligned start. They are accessed as atomics only while shared.
+        unsafe { &*self.start.add(offset).cast::<AtomicU64>() }
+    }
+
+    #[inline]
+    fn slot_word(&self, slot: usize, index: usize) -> &AtomicU64 {
+        let slot = slot & (self.shape.slots as usize - 1);
+        self.atomic(DATA_AFTER_SLOTS + slot * LINE_BYTES + (index % SLOT_WORDS) * 8)
+    }
+
+    /// What lies in a slot itself: `INLINE_BYTES` of it.
+    #[inline]
+    pub(super) fn inline(&self, slot: usize) -> *mut u8 {
+        self.slot_word(slot, SLOT_HEAD_WORDS).as_ptr().cast()
+    }
+
+    /// The data at a position. What [`super::ring::place`] gave for up to `Shape::longest` bytes lies inside.
+    #[inline]
+    pub(super) fn data(&self, position: u64) -> *mut u8 {
+        let data = DATA_AFTER_SLOTS + self.shape.slots as usize * LINE_BYTES;
+        self.start.wrapping_add(data + self.shape.offset(position))
+    }
+}
+
+impl RingMemory for Ring {
+    #[inline]
+    fn header(&self, slot: usize) -> u64 {
+        self.slot_word(slot, 0).load(Ordering::Acquire)
+    }
+    #[inline]
+    fn set_header(&self, slot: usize, value: u64) {
+        self.slot_word(slot, 0).store(value, Ordering::Release);
+    }
+    #[inline]
+    fn word(&self, slot: usize, index: usize) -> u64 {
+        self.slot_word(slot, index).load(Ordering::Relaxed)
+    }
+    #[inline]
+    fn set_word(&self, slot: usize, index: usize, value: u64) {
+        self.slot_word(slot, index).store(value, Ordering::Relaxed);
+    }
+    #[inline]
+    fn credit(&self, which: Credit) -> u64 {
+        self.atomic(which as usize * 8).load(Ordering::Acquire)
+    }
+    #[inline]
+    fn set_credit(&self, which: Credit, value: u64) {
+        self.atomic(which as usize * 8).store(value, Ordering::Release);
+    }
+}
