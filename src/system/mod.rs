@@ -15,6 +15,7 @@ pub mod memfd;
 pub mod memory;
 pub mod passing;
 pub mod random;
+pub mod socket;
 pub mod thread;
 pub mod wait;
 

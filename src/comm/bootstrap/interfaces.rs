@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
 use super::id::is_link_local;
-use super::socket::Interface;
+use crate::system::socket::Interface;
 
 /// Interfaces that lead to containers and virtual machines of this host; offered last.
 const INNER_PREFIXES: [&str; 6] = ["docker", "br-", "veth", "virbr", "cni", "flannel"];

@@ -14,7 +14,7 @@
 //! | `root`, `member` | the two state machines; pure |
 //! | `server`, `session` | their drivers, which own sockets and clocks |
 //! | `interfaces` | which addresses are offered and tried; pure |
-//! | `line`, `socket` | one socket with its queue; system calls |
+//! | `line` | one socket with its queue |
 //!
 //! All waits are bounded by `SHOAL_INIT_TIMEOUT`, see an abort within 50 ms, and end with the names of those
 //! who are missing. The root is a star: it sends one and the same buffer to all. Whoever does not know the
@@ -54,8 +54,6 @@ mod proof;
 mod root;
 mod server;
 mod session;
-#[allow(unsafe_code)]
-mod socket;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -73,6 +71,7 @@ pub use self::session::Session;
 use crate::comm::UniqueId;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::system::socket;
 use crate::topology::{Card, DeviceKind, probe};
 
 const MAKE: &str = "ncclGetUniqueId";

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::line::{Incoming, Line};
 use super::root::{ConnectionId, Event, Root, Settings, Time};
-use super::socket::{self, Interest, READABLE, WRITABLE};
+use crate::system::socket::{self, Interest, READABLE, WRITABLE};
 
 /// How long a connection that was closed by the root may take to read its last words.
 const LINGER: Duration = Duration::from_secs(2);

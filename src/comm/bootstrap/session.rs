@@ -12,7 +12,7 @@ use super::member::{Attempt, Event, Member, Obstacle, Settings};
 use super::message::PAYLOAD_BYTES_MAX;
 use super::proof::session_key;
 use super::root::Time;
-use super::socket::{self, READABLE, WRITABLE};
+use crate::system::socket::{self, READABLE, WRITABLE};
 use crate::error::{Error, Result};
 use crate::topology::Card;
 
