@@ -7,7 +7,7 @@
 //! network namespace), the descriptor is opened through the maker's process instead.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::Arc;
@@ -169,7 +169,7 @@ impl Segment {
     }
 }
 
-fn visit(invitation: &Invitation, deadline: Instant) -> Result<std::os::fd::OwnedFd> {
+fn visit(invitation: &Invitation, deadline: Instant) -> Result<OwnedFd> {
     let fault = |cause: std::io::Error| {
         Error::system("connecting to the local leader", cause, "see whether its process has ended")
     };
@@ -181,6 +181,7 @@ fn visit(invitation: &Invitation, deadline: Instant) -> Result<std::os::fd::Owne
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     #[test]
     fn invitations_survive_the_way() {

@@ -24,7 +24,7 @@ mod model;
 mod outgoing;
 mod ring;
 mod segment;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 pub use doorbell::{Doorbell, sleep_unless};

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::layout::{Control, DATA_AFTER_SLOTS, Header, Layout};
-use super::ring::{Credit, LINE_BYTES, RingMemory, SLOT_HEAD_WORDS, SLOT_WORDS, Shape};
+use super::ring::{Credit, LINE_BYTES, OBSERVE, PUBLISH, RingMemory, SLOT_HEAD_WORDS, SLOT_WORDS, Shape};
 use crate::error::{Error, Result};
 use crate::system::map::{Mapping, PAGE_BYTES};
 use crate::system::{memfd, random};
@@ -240,11 +240,11 @@ impl Ring {
 impl RingMemory for Ring {
     #[inline]
     fn header(&self, slot: usize) -> u64 {
-        self.slot_word(slot, 0).load(Ordering::Acquire)
+        self.slot_word(slot, 0).load(OBSERVE)
     }
     #[inline]
     fn set_header(&self, slot: usize, value: u64) {
-        self.slot_word(slot, 0).store(value, Ordering::Release);
+        self.slot_word(slot, 0).store(value, PUBLISH);
     }
     #[inline]
     fn word(&self, slot: usize, index: usize) -> u64 {
@@ -256,10 +256,10 @@ impl RingMemory for Ring {
     }
     #[inline]
     fn credit(&self, which: Credit) -> u64 {
-        self.atomic(which as usize * 8).load(Ordering::Acquire)
+        self.atomic(which as usize * 8).load(OBSERVE)
     }
     #[inline]
     fn set_credit(&self, which: Credit, value: u64) {
-        self.atomic(which as usize * 8).store(value, Ordering::Release);
+        self.atomic(which as usize * 8).store(value, PUBLISH);
     }
 }
