@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use shoal::op::Address;
+use shoal::system::wait::{Pause, Waiter};
 use shoal::transport::shm::{Segment, Settings, ShmTransport};
 use shoal::transport::{Bulk, Head, Transport};
 
@@ -20,12 +21,24 @@ fn pair(settings: Settings) -> (ShmTransport, ShmTransport) {
     (end(0), end(1))
 }
 
+/// Waits a moment, and lets others run where cores are scarce.
+fn pause(waiter: &mut Waiter) {
+    if waiter.pause() != Pause::Again {
+        waiter.reset();
+    }
+}
+
+fn waiter() -> Waiter {
+    Waiter::new(2000)
+}
+
 fn send(end: &mut ShmTransport, peer: u32, source: &[u8]) {
     if source.len() <= end.eager_bytes(peer) {
+        let mut waiter = waiter();
         let place = loop {
             match end.reserve(peer, source.len()) {
                 Some(place) => break place,
-                None => std::thread::yield_now(),
+                None => pause(&mut waiter),
             }
         };
         // SAFETY: as many bytes were reserved.
@@ -36,24 +49,33 @@ fn send(end: &mut ShmTransport, peer: u32, source: &[u8]) {
     unsafe {
         while !end.begin_bulk(peer, Head::default(), Address(source.as_ptr() as usize), source.len()) {}
     }
-    while end.poll_bulk(peer).expect("in order") != Bulk::Done {
-        std::hint::spin_loop();
+    let mut waiter = waiter();
+    loop {
+        match end.poll_bulk(peer).expect("in order") {
+            Bulk::Done => return,
+            Bulk::Moving => waiter.reset(),
+            Bulk::Waiting => pause(&mut waiter),
+        }
     }
 }
 
 /// False if `stop` came first.
 fn receive(end: &mut ShmTransport, peer: u32, target: &mut [u8], stop: &AtomicBool) -> bool {
+    let mut waiter = waiter();
     while end.front(peer).expect("in order").is_none() {
         if stop.load(Ordering::Relaxed) {
             return false;
         }
-        std::hint::spin_loop();
+        pause(&mut waiter);
     }
     let mut at = 0;
     while at < target.len() {
         let place = Address(target.as_mut_ptr() as usize + at);
         // SAFETY: the rest of the target is writable.
-        at += unsafe { end.read_into(peer, place, target.len() - at) }.expect("in order");
+        match unsafe { end.read_into(peer, place, target.len() - at) }.expect("in order") {
+            0 => pause(&mut waiter),
+            got => at += got,
+        }
     }
     end.finish(peer);
     true
@@ -90,6 +112,24 @@ fn time(settings: Settings, bytes: usize, every: u64, turns: u64) -> Duration {
     })
 }
 
+/// The time of `turns` times 64 packets that one thread sends and then takes: what our instructions cost.
+fn time_alone(bytes: usize, turns: u64) -> Duration {
+    let (mut here, mut there) = pair(RING);
+    let (source, mut target, stop) = (vec![2_u8; bytes], vec![2_u8; bytes], AtomicBool::new(false));
+    let start = Instant::now();
+    for _ in 0..turns {
+        for _ in 0..8 {
+            for _ in 0..8 {
+                send(&mut here, 1, black_box(&source));
+            }
+            for _ in 0..8 {
+                receive(&mut there, 0, &mut target, &stop);
+            }
+        }
+    }
+    start.elapsed()
+}
+
 fn ring(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("one way of two");
     let paths = [("ring", RING), ("attached", ATTACHED), ("direct", DIRECT)];
@@ -101,6 +141,13 @@ fn ring(criterion: &mut Criterion) {
                 });
             }
         }
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("alone");
+    for bytes in [0, 8, 40, 64, 512, 4096] {
+        group.bench_function(BenchmarkId::new("ring", bytes), |bencher| {
+            bencher.iter_custom(|turns| time_alone(bytes, turns) / 64);
+        });
     }
     group.finish();
     let mut group = criterion.benchmark_group("each of 64");

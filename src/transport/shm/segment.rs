@@ -13,7 +13,7 @@ use super::layout::{Control, DATA_AFTER_SLOTS, Header, Layout};
 use super::ring::{Credit, LINE_BYTES, OBSERVE, PUBLISH, RingMemory, SLOT_HEAD_WORDS, SLOT_WORDS, Shape};
 use crate::error::{Error, Result};
 use crate::system::map::{Mapping, PAGE_BYTES};
-use crate::system::{memfd, random};
+use crate::system::{fork, memfd, random};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every segment of this process, by id.
@@ -32,6 +32,7 @@ pub struct Segment {
     front: Mapping,
     rings: Mutex<HashMap<(u32, u32), Weak<Mapping>>>,
     registered: bool,
+    generation: u32,
     /// `None` only while it is dropped.
     file: Option<OwnedFd>,
     /// Further descriptors of the same file; see the module's text.
@@ -57,6 +58,7 @@ impl Segment {
             front,
             rings: Mutex::default(),
             registered: true,
+            generation: fork::generation(),
             file: Some(file),
             spare: Mutex::default(),
         });
@@ -119,7 +121,8 @@ impl Segment {
             })?;
         let front = Mapping::shared(file.as_fd(), 0, layout.front_bytes, true)?;
         let (rings, spare) = (Mutex::default(), Mutex::default());
-        Ok(Segment { id, layout, front, rings, registered, file: Some(file), spare })
+        let generation = fork::generation();
+        Ok(Segment { id, layout, front, rings, registered, generation, file: Some(file), spare })
     }
 
     /// The same memory mapped once more, as another process would see it.
@@ -187,7 +190,8 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        if !self.registered {
+        if !self.registered || self.generation != fork::generation() {
+            // In a child of the process the table's lock may be held by a thread that is not there.
             return;
         }
         // Everything is closed before the table forgets the segment; see `adopt`.
