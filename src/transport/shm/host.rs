@@ -101,10 +101,15 @@ impl Host {
         let listener = Arc::new(listener);
         let (theirs, segment) = (Arc::clone(&listener), Arc::clone(segment));
         let server = thread::spawn("shoal-host", move || {
-            // Ends when the listener is shut down.
-            while let Ok((visitor, _)) = theirs.accept() {
-                // A visitor without the key, or one that is gone again, is nobody's loss.
-                let _ = welcome(&visitor, &segment, invitation.key);
+            loop {
+                match theirs.accept() {
+                    // A visitor without the key, or one that is gone again, is nobody's loss.
+                    Ok((visitor, _)) => drop(welcome(&visitor, &segment, invitation.key)),
+                    // The listener was shut down.
+                    Err(cause) if cause.raw_os_error() == Some(libc::EINVAL) => return,
+                    // For want of descriptors, say; it may pass.
+                    Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                }
             }
         })?;
         Ok(Host { invitation, listener, server: Some(server) })

@@ -414,6 +414,19 @@ impl Incoming {
         }
     }
 
+    /// Unmaps allocations that the peer has freed, unless a packet is being read from one.
+    pub(super) fn forget_freed(&mut self) {
+        let reading = matches!(self.packet, Some(Packet { body: Body::Mapped { .. }, .. }));
+        if !reading && !self.seen.is_empty() {
+            self.seen.retain(Seen::is_alive);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn seen_count(&self) -> usize {
+        self.seen.len()
+    }
+
     /// Lets go of what another thread's rank keeps in place for us.
     pub(super) fn let_go(&mut self, here: &Here) {
         if let Some(Packet { body: Body::Direct { held, .. }, .. }) = &mut self.packet
