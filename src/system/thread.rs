@@ -4,7 +4,11 @@ use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
 
-/// Starts `body` on a thread called `name` that takes no signals: they are the program's.
+/// Signals that a thread brings on itself. Blocked, they would end the process past the program's handlers.
+const OWN_FAULTS: [libc::c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP];
+
+/// Starts `body` on a thread called `name` that takes no signals: they are the program's. Its own faults are
+/// handled as in every thread.
 ///
 /// # Errors
 /// The system's.
@@ -15,6 +19,9 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHan
     // is changed around the start and put back.
     unsafe {
         libc::sigfillset(&raw mut all);
+        for signal in OWN_FAULTS {
+            libc::sigdelset(&raw mut all, signal);
+        }
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
     }
     let started = std::thread::Builder::new().name(name.to_owned()).spawn(body);

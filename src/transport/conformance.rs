@@ -14,6 +14,23 @@ use crate::op::Address;
 /// How long a run may take before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Ends the process if a test takes longer than [`PATIENCE`] twice: for hangs inside a call.
+pub(crate) struct Watchdog(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
+
+impl Watchdog {
+    /// Watches until it is dropped.
+    pub(crate) fn start() -> Watchdog {
+        let (alive, watched) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            if watched.recv_timeout(2 * PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("a test hung");
+                std::process::abort();
+            }
+        });
+        Watchdog(alive)
+    }
+}
+
 /// What each rank sends to each peer, and how it is read.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
@@ -141,10 +158,10 @@ impl<T: Transport> Player<T> {
                 continue;
             }
             // Now and then a peer is left alone, so that lines fill up.
-            if next(&mut self.seed) % 8 != 0 {
+            if !next(&mut self.seed).is_multiple_of(8) {
                 moved |= self.send(peer)?;
             }
-            if next(&mut self.seed) % 4 != 0 {
+            if !next(&mut self.seed).is_multiple_of(4) {
                 moved |= self.receive(peer)?;
             }
         }
@@ -219,7 +236,7 @@ impl<T: Transport> Player<T> {
     ) -> Result<usize, crate::error::Error> {
         let element_bytes = self.script.element_bytes;
         let choice = next(&mut self.seed);
-        let most = if choice % 3 == 0 { left } else { left.min(1 << (choice % 20)) };
+        let most = if choice.is_multiple_of(3) { left.min(8 << 20) } else { left.min(1 << (choice % 20)) };
         let limit = most.next_multiple_of(element_bytes);
         let eager = read + left <= self.transport.eager_bytes(peer);
         let got = if choice % 5 < 2 {
@@ -234,7 +251,8 @@ impl<T: Transport> Player<T> {
             check(self.compares, view, (peer, self.rank, number, read));
             let elements = view.len() / element_bytes;
             // Sometimes less is consumed than was seen.
-            let taken = if choice % 7 == 0 { elements.div_ceil(2) } else { elements } * element_bytes;
+            let taken =
+                if choice.is_multiple_of(7) { elements.div_ceil(2) } else { elements } * element_bytes;
             let seen = view.len();
             self.transport.consume(peer, taken);
             assert!(!self.compares || seen.is_multiple_of(element_bytes) && seen <= limit);
@@ -269,6 +287,7 @@ pub(crate) fn play<T: Transport>(player: &mut Player<T>) {
 
 /// All ranks on one thread, in turn.
 pub(crate) fn run<T: Transport>(ends: Vec<T>, script: &Script, make: MakeSource) -> Vec<T> {
+    let _watchdog = Watchdog::start();
     let ranks = ends.len() as u32;
     let mut players: Vec<_> =
         (0..).zip(ends).map(|(rank, end)| Player::new(end, rank, ranks, script, make)).collect();
@@ -284,6 +303,7 @@ pub(crate) fn run<T: Transport>(ends: Vec<T>, script: &Script, make: MakeSource)
 
 /// Each rank on a thread of its own.
 pub(crate) fn run_threads<T: Transport + Send>(ends: Vec<T>, script: &Script, make: MakeSource) -> Vec<T> {
+    let _watchdog = Watchdog::start();
     let ranks = ends.len() as u32;
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..)

@@ -7,7 +7,7 @@
 //! network namespace), the descriptor is opened through the maker's process instead.
 
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::Arc;
@@ -101,10 +101,15 @@ impl Host {
         let listener = Arc::new(listener);
         let (theirs, segment) = (Arc::clone(&listener), Arc::clone(segment));
         let server = thread::spawn("shoal-host", move || {
-            // Ends when the listener is shut down.
-            while let Ok((visitor, _)) = theirs.accept() {
-                // A visitor without the key, or one that is gone again, is nobody's loss.
-                let _ = welcome(&visitor, &segment, invitation.key);
+            loop {
+                match theirs.accept() {
+                    // A visitor without the key, or one that is gone again, is nobody's loss.
+                    Ok((visitor, _)) => drop(welcome(&visitor, &segment, invitation.key)),
+                    // The listener was shut down.
+                    Err(cause) if cause.raw_os_error() == Some(libc::EINVAL) => return,
+                    // For want of descriptors, say; it may pass.
+                    Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                }
             }
         })?;
         Ok(Host { invitation, listener, server: Some(server) })
@@ -169,7 +174,7 @@ impl Segment {
     }
 }
 
-fn visit(invitation: &Invitation, deadline: Instant) -> Result<std::os::fd::OwnedFd> {
+fn visit(invitation: &Invitation, deadline: Instant) -> Result<OwnedFd> {
     let fault = |cause: std::io::Error| {
         Error::system("connecting to the local leader", cause, "see whether its process has ended")
     };
@@ -180,9 +185,8 @@ fn visit(invitation: &Invitation, deadline: Instant) -> Result<std::os::fd::Owne
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
+    use std::os::fd::AsFd;
 
     #[test]
     fn invitations_survive_the_way() {

@@ -32,15 +32,15 @@ pub(super) enum Attach {
     Refused(String),
 }
 
-/// The front packet's bytes.
-#[derive(Debug)]
+/// The front packet's bytes. Plain data, so that a packet costs no drop.
+#[derive(Clone, Copy, Debug)]
 enum Body {
     /// All there: in the slot, or `data_bytes` in the data.
     Plain { start: *const u8, data_bytes: usize },
     /// Coming piece by piece.
     Stream { piece: Option<Piece> },
     /// In the memory of another thread's rank; `held`: a view of it is out.
-    Direct { source: usize, owner: Arc<LocalRank>, held: bool },
+    Direct { source: usize, held: bool },
     /// In memory of the peer that is mapped here.
     Mapped { source: *const u8 },
     /// In the peer's memory. Bytes `from..to` of the packet lie in the scratch.
@@ -54,7 +54,7 @@ struct Piece {
     read: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Packet {
     front: Front,
     /// How many of its bytes were consumed.
@@ -68,6 +68,8 @@ pub(super) struct Incoming {
     ring: Option<Ring>,
     consumer: Consumer,
     packet: Option<Packet>,
+    /// The peer, if it is a thread of this process; known from its first direct packet on.
+    owner: Option<Arc<LocalRank>>,
     offers: u64,
     pub(super) attach: Attach,
     seen: Vec<Seen>,
@@ -85,6 +87,7 @@ impl Incoming {
             ring: None,
             consumer: Consumer::new(shape),
             packet: None,
+            owner: None,
             offers: 0,
             attach: Attach::Unknown,
             seen: Vec::new(),
@@ -150,7 +153,8 @@ impl Incoming {
             && let Some(source) = owner.source(here.rank, self.offers, bytes)
         {
             self.counts.direct += 1;
-            return Body::Direct { source: source.0, owner, held: false };
+            self.owner = Some(owner);
+            return Body::Direct { source: source.0, held: false };
         }
         if here.settings.mapped
             && let Some(source) = self.find_mapped(here, peer, offer, bytes)
@@ -242,7 +246,8 @@ impl Incoming {
                 let Some(piece) = piece else { return Ok(&[]) };
                 (piece.start.wrapping_add(piece.read), want.min(piece.bytes - piece.read))
             }
-            Body::Direct { source, owner, held } => {
+            Body::Direct { source, held } => {
+                let owner = self.owner.as_ref().ok_or_else(no_packet)?;
                 if !*held && !owner.hold(here.rank) {
                     return Err(lost(peer));
                 }
@@ -366,14 +371,15 @@ impl Incoming {
                     self.release(here, peer, data_bytes);
                 }
             }
-            Body::Direct { owner, held, .. } => {
-                if *held && complete {
-                    *held = false;
-                    owner.done(here.rank);
-                    wake(here.segment.control(peer));
-                } else if *held {
-                    *held = false;
-                    owner.let_go(here.rank);
+            Body::Direct { held, .. } => {
+                let held = std::mem::take(held);
+                match &self.owner {
+                    Some(owner) if held && complete => {
+                        owner.done(here.rank);
+                        wake(here.segment.control(peer));
+                    }
+                    Some(owner) if held => owner.let_go(here.rank),
+                    _ => {}
                 }
             }
             Body::Mapped { .. } => {
@@ -386,15 +392,15 @@ impl Incoming {
 
     #[inline]
     pub(super) fn finish(&mut self, here: &Here, peer: u32) -> Result<()> {
-        let Some(packet) = self.packet.take() else { return Ok(()) };
+        let Some(packet) = &self.packet else { return Ok(()) };
         let complete = packet.at == packet.front.bytes;
         match packet.body {
-            Body::Plain { data_bytes, .. } => self.release(here, peer, data_bytes),
-            _ if complete => {}
-            body => {
-                self.packet = Some(Packet { body, ..packet });
-                return Err(Error::Internal("a packet was finished before all of it was read".into()));
+            Body::Plain { data_bytes, .. } => {
+                self.packet = None;
+                self.release(here, peer, data_bytes);
             }
+            _ if complete => self.packet = None,
+            _ => return Err(Error::Internal("a packet was finished before all of it was read".into())),
         }
         Ok(())
     }
@@ -408,9 +414,23 @@ impl Incoming {
         }
     }
 
+    /// Unmaps allocations that the peer has freed, unless a packet is being read from one.
+    pub(super) fn forget_freed(&mut self) {
+        let reading = matches!(self.packet, Some(Packet { body: Body::Mapped { .. }, .. }));
+        if !reading && !self.seen.is_empty() {
+            self.seen.retain(Seen::is_alive);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn seen_count(&self) -> usize {
+        self.seen.len()
+    }
+
     /// Lets go of what another thread's rank keeps in place for us.
     pub(super) fn let_go(&mut self, here: &Here) {
-        if let Some(Packet { body: Body::Direct { owner, held, .. }, .. }) = &mut self.packet
+        if let Some(Packet { body: Body::Direct { held, .. }, .. }) = &mut self.packet
+            && let Some(owner) = &self.owner
             && std::mem::take(held)
         {
             owner.let_go(here.rank);

@@ -1,17 +1,36 @@
 //! Shared memory of our own making, for ranks on one machine.
 //!
-//! One sealed file without a name per communicator and machine: [`segment`] says who has it, [`layout`] what
-//! lies where, [`host`] how it is passed on. Nothing is left behind, however a process ends. Between each two
-//! ranks lie two [`ring`]s, one in each direction. What is too large for them is fetched by the receiver itself
-//! where it can ([`bulk`]). [`doorbell`] is how ranks sleep and wake one another; [`local`] what ranks that
-//! are threads of one process tell one another besides.
+//! One sealed file without a name per communicator and machine: `segment` says who has it, `layout` what lies
+//! where, `host` how it is passed on. Nothing is left behind, however a process ends. Between each two ranks lie
+//! two rings, one in each direction (`ring`). What is too large for them is fetched by the receiver itself where
+//! it can (`bulk`). `doorbell` is how ranks sleep and wake one another; `local` what ranks that are threads of
+//! one process tell one another besides.
 //!
 //! Everything read from the segment is checked as if a hostile hand had written it: a peer can send wrong
 //! values, and break its own edges (which then report [`Error::Remote`]), but cannot make this process touch
 //! memory that is not its own.
 //!
+//! Only calls of this object write the user's memory of this rank, and they only write the targets they are
+//! given. Once it is dropped nobody does; nobody reads it either, but for the kernel on behalf of a peer, which
+//! then discards what it read. A view of a packet from another thread of the process keeps that thread's drop
+//! waiting until it is consumed, so consume it soon.
+//!
 //! Whether a peer lives is known by a lock that the kernel keeps ([`crate::system::lock`]): its death is seen
 //! even if it was killed, and even while a forked child of it lives on.
+//!
+//! # How an owner waits
+//! ```text
+//! let mut waiter = Waiter::new(spin_limit(config.spin, ranks_on_this_machine));
+//! loop {
+//!     if poll every transport and queue: something moved { waiter.reset(); continue }
+//!     if waiter.is_long() { ask peer() of those that are waited for, now and then }
+//!     if let Pause::Sleep(limit) = waiter.pause() {
+//!         for each transport { transport.forget_freed() }
+//!         sleep_unless(&bells, limit, || poll once more: whether something moved);
+//!     }
+//! }
+//! ```
+//! Other threads leave work for the owner in its queue, then call [`Doorbell::ring`].
 
 mod bulk;
 mod doorbell;
@@ -25,7 +44,7 @@ mod model;
 mod outgoing;
 mod ring;
 mod segment;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 pub use doorbell::{Doorbell, sleep_unless};
@@ -207,6 +226,14 @@ impl ShmTransport {
     #[must_use]
     pub fn bulk_counts(&self, peer: u32) -> BulkCounts {
         self.edges[peer as usize].incoming.counts
+    }
+
+    /// Unmaps what peers have freed. Their memory stays taken until this, or until they send from other memory:
+    /// for an owner that is about to sleep.
+    pub fn forget_freed(&mut self) {
+        for edge in &mut self.edges {
+            edge.incoming.forget_freed();
+        }
     }
 
     /// Keeps what broke an edge.

@@ -4,7 +4,9 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 
-use super::ring::{Consumer, Credit, Kind, LINE_BYTES, Producer, RingMemory, SLOT_WORDS, Shape};
+use super::ring::{
+    Consumer, Credit, Kind, LINE_BYTES, OBSERVE, PUBLISH, Producer, RingMemory, SLOT_WORDS, Shape,
+};
 
 /// What is no atomic is a cell whose races loom reports: a missing ordering fails the model.
 struct Model {
@@ -48,10 +50,10 @@ fn write(cell: &UnsafeCell<u64>, new: u64) {
 
 impl RingMemory for Model {
     fn header(&self, slot: usize) -> u64 {
-        self.headers[slot].load(Ordering::Acquire)
+        self.headers[slot].load(OBSERVE)
     }
     fn set_header(&self, slot: usize, value: u64) {
-        self.headers[slot].store(value, Ordering::Release);
+        self.headers[slot].store(value, PUBLISH);
     }
     fn word(&self, slot: usize, index: usize) -> u64 {
         read(&self.words[slot * SLOT_WORDS + index])
@@ -60,10 +62,10 @@ impl RingMemory for Model {
         write(&self.words[slot * SLOT_WORDS + index], value);
     }
     fn credit(&self, which: Credit) -> u64 {
-        self.credit[which as usize].load(Ordering::Acquire)
+        self.credit[which as usize].load(OBSERVE)
     }
     fn set_credit(&self, which: Credit, value: u64) {
-        self.credit[which as usize].store(value, Ordering::Release);
+        self.credit[which as usize].store(value, PUBLISH);
     }
 }
 

@@ -33,6 +33,13 @@
 //! backwards or exceeds what it sent. Then the edge is *broken*, and stays so.
 #![forbid(unsafe_code)]
 
+use std::sync::atomic::Ordering;
+
+/// How headers and credit are written: what was done before is seen by whoever sees the word.
+pub(super) const PUBLISH: Ordering = Ordering::Release;
+/// How they are read.
+pub(super) const OBSERVE: Ordering = Ordering::Acquire;
+
 /// One cache line.
 pub(super) const LINE_BYTES: usize = 64;
 /// How many words a slot has.
@@ -60,17 +67,17 @@ pub(super) enum Credit {
 
 /// Where a ring's words lie. `shm` implements it on shared memory, the model on modelled atomics.
 pub(super) trait RingMemory {
-    /// The header of a slot; acquire.
+    /// The header of a slot; by [`OBSERVE`].
     fn header(&self, slot: usize) -> u64;
-    /// Publishes a slot; release.
+    /// Publishes a slot; by [`PUBLISH`].
     fn set_header(&self, slot: usize, value: u64);
     /// Another word of a slot, not 0.
     fn word(&self, slot: usize, index: usize) -> u64;
     /// Writes another word of a slot, not 0.
     fn set_word(&self, slot: usize, index: usize, value: u64);
-    /// A word of the credit line; acquire.
+    /// A word of the credit line; by [`OBSERVE`].
     fn credit(&self, which: Credit) -> u64;
-    /// Writes a word of the credit line; release.
+    /// Writes a word of the credit line; by [`PUBLISH`].
     fn set_credit(&self, which: Credit, value: u64);
 }
 

@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::failure::Failure;
 use super::layout::{Control, DATA_AFTER_SLOTS, FAILURE_OFFSET, Header, Layout};
-use super::ring::{Credit, LINE_BYTES, RingMemory, SLOT_HEAD_WORDS, SLOT_WORDS, Shape};
+use super::ring::{Credit, LINE_BYTES, OBSERVE, PUBLISH, RingMemory, SLOT_HEAD_WORDS, SLOT_WORDS, Shape};
 use crate::error::{Error, Result};
 use crate::system::map::{Mapping, PAGE_BYTES};
-use crate::system::{memfd, random};
+use crate::system::{fork, memfd, random};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every segment of this process, by id.
@@ -33,6 +33,7 @@ pub struct Segment {
     front: Mapping,
     rings: Mutex<HashMap<(u32, u32), Weak<Mapping>>>,
     registered: bool,
+    generation: u32,
     /// `None` only while it is dropped.
     file: Option<OwnedFd>,
     /// Further descriptors of the same file; see the module's text.
@@ -58,6 +59,7 @@ impl Segment {
             front,
             rings: Mutex::default(),
             registered: true,
+            generation: fork::generation(),
             file: Some(file),
             spare: Mutex::default(),
         });
@@ -120,7 +122,8 @@ impl Segment {
             })?;
         let front = Mapping::shared(file.as_fd(), 0, layout.front_bytes, true)?;
         let (rings, spare) = (Mutex::default(), Mutex::default());
-        Ok(Segment { id, layout, front, rings, registered, file: Some(file), spare })
+        let generation = fork::generation();
+        Ok(Segment { id, layout, front, rings, registered, generation, file: Some(file), spare })
     }
 
     /// The same memory mapped once more, as another process would see it.
@@ -196,7 +199,8 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        if !self.registered {
+        if !self.registered || self.generation != fork::generation() {
+            // In a child of the process the table's lock may be held by a thread that is not there.
             return;
         }
         // Everything is closed before the table forgets the segment; see `adopt`.
@@ -249,11 +253,11 @@ impl Ring {
 impl RingMemory for Ring {
     #[inline]
     fn header(&self, slot: usize) -> u64 {
-        self.slot_word(slot, 0).load(Ordering::Acquire)
+        self.slot_word(slot, 0).load(OBSERVE)
     }
     #[inline]
     fn set_header(&self, slot: usize, value: u64) {
-        self.slot_word(slot, 0).store(value, Ordering::Release);
+        self.slot_word(slot, 0).store(value, PUBLISH);
     }
     #[inline]
     fn word(&self, slot: usize, index: usize) -> u64 {
@@ -265,10 +269,10 @@ impl RingMemory for Ring {
     }
     #[inline]
     fn credit(&self, which: Credit) -> u64 {
-        self.atomic(which as usize * 8).load(Ordering::Acquire)
+        self.atomic(which as usize * 8).load(OBSERVE)
     }
     #[inline]
     fn set_credit(&self, which: Credit, value: u64) {
-        self.atomic(which as usize * 8).store(value, Ordering::Release);
+        self.atomic(which as usize * 8).store(value, PUBLISH);
     }
 }
