@@ -28,7 +28,8 @@ impl<T> Baton<T> {
     #[inline]
     pub fn try_take(&self) -> Option<Held<'_, T>> {
         let was_taken = self.is_taken.swap(true, Ordering::Acquire);
-        (!was_taken).then_some(Held { baton: self })
+        // Made only if it is ours to give back: a `Held` that is dropped frees the baton.
+        (!was_taken).then(|| Held { baton: self })
     }
 
     /// The value, once nobody has it. Holders keep it shortly, so this spins, then yields.
@@ -114,6 +115,7 @@ mod tests {
         let baton = Baton::new(());
         let held = baton.try_take();
         assert!(held.is_some() && baton.try_take().is_none());
+        assert!(baton.try_take().is_none(), "asking in vain does not free it");
         drop(held);
         assert!(baton.try_take().is_some());
     }

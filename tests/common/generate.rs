@@ -21,6 +21,8 @@ pub struct Limits {
     /// Of a thousand actions, how many may be larger than a mebibyte.
     pub huge_per_mille: usize,
     pub stream_count: u32,
+    /// Whether ranks cut batches into groups; else each makes one group of all it calls.
+    pub may_cut: bool,
 }
 
 impl Limits {
@@ -33,6 +35,7 @@ impl Limits {
         buffer_bytes: 24 << 10,
         huge_per_mille: 1,
         stream_count: 3,
+        may_cut: true,
     };
     /// For the library itself.
     pub const REAL: Limits = Limits {
@@ -43,6 +46,7 @@ impl Limits {
         buffer_bytes: 160 << 10,
         huge_per_mille: 6,
         stream_count: 3,
+        may_cut: true,
     };
 }
 
@@ -84,7 +88,8 @@ fn add_batch(program: &mut Program, dice: &mut Dice, limits: Limits) {
     }
     for world in 0..program.ranks {
         let items = items_of(program, first, world);
-        cut_into_groups(program, world, items, dice);
+        let cut_percent = if limits.may_cut { dice.pick(&[0, 0, 0, 10, 40, 100]) } else { 0 };
+        cut_into_groups(program, world, items, cut_percent, dice);
     }
 }
 
@@ -193,8 +198,13 @@ fn items_of(program: &Program, first: usize, world: u32) -> Vec<Vec<Call>> {
     items
 }
 
-fn cut_into_groups(program: &mut Program, world: u32, items: Vec<Vec<Call>>, dice: &mut Dice) {
-    let cut_percent = dice.pick(&[0, 0, 0, 10, 40, 100]);
+fn cut_into_groups(
+    program: &mut Program,
+    world: u32,
+    items: Vec<Vec<Call>>,
+    cut_percent: usize,
+    dice: &mut Dice,
+) {
     let mut groups: Vec<Vec<Call>> = Vec::new();
     for item in items {
         match groups.last_mut() {

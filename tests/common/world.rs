@@ -217,13 +217,10 @@ impl<'a> World<'a> {
             if self.actors.iter().all(|actor| actor.life != Life::Running) {
                 return Ok(());
             }
-            // A rank that saw a packet may let its sender move, which was asked before.
-            stuck_rounds = if is_stuck { stuck_rounds + 1 } else { 0 };
-            if stuck_rounds > 2 {
-                if !self.advance() && !self.look_around()? {
-                    return Err("hang: no rank can move and nothing is under way".into());
-                }
-                stuck_rounds = 0;
+            // A rank that saw a packet may let its sender move, which was asked before: one round is no proof.
+            stuck_rounds = if !is_stuck || self.advance() { 0 } else { stuck_rounds + 1 };
+            if stuck_rounds > 2 && !self.look_around()? {
+                return Err("hang: no rank can move and nothing is under way".into());
             }
             if !is_stuck && self.dice.chance(20) {
                 self.advance();
@@ -232,8 +229,13 @@ impl<'a> World<'a> {
         Err(format!("no end after {MOST_ROUNDS} rounds"))
     }
 
-    fn advance(&self) -> bool {
-        self.networks.iter().fold(false, |any, network| network.advance() | any)
+    /// Lets some packets arrive; whether any was under way.
+    fn advance(&mut self) -> bool {
+        let mut has_any = false;
+        for _ in 0..=self.dice.below(self.actors.len()) {
+            has_any |= self.networks.iter().fold(false, |any, network| network.advance() | any);
+        }
+        has_any
     }
 
     /// What long waits do: asks who still takes part. Whether that ended anything.
