@@ -5,9 +5,8 @@
 use super::shape::Shape;
 use crate::coalesce::{self, Limits, Message, head};
 use crate::error::{Error, Result};
-use crate::op::{Combine, DataType, Kind, Op};
+use crate::op::{Combine, DataType, Head, Kind, Op};
 use crate::schedule::{self, Call, Plan};
-use crate::transport::Head;
 use crate::tune;
 
 /// What all plans of a communicator depend on.
