@@ -9,8 +9,8 @@ use shoal::engine::stream::{Launch, Stream};
 use shoal::engine::{Engine, Facts, Poll};
 use shoal::error::Error;
 use shoal::op::{Address, Kind, Op};
-use shoal::transport::sim::{Network, SimTransport, Weather};
 use shoal::transport::Peer;
+use shoal::transport::sim::{Network, SimTransport, Weather};
 
 use super::dice::{Dice, mix};
 use super::memory::{Placement, Pool};
