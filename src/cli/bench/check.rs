@@ -56,7 +56,7 @@ impl Check {
                 let Some(expected) = self.expected(*index) else { return false };
                 let found = values::read(self.request.data_type, result, *index);
                 let is_right = (found - expected).abs() <= tolerance * expected.abs().max(1.0);
-                // A result that is no number compares with nothing, and is wrong.
+                // A result that is no number is not right either.
                 !is_right
             })
             .count() as u64

@@ -136,13 +136,13 @@ fn figure(row: &Row, contender: &Contender, place: usize, around: Option<[f64; 2
     }
 }
 
-/// A contender, and whether it is its own control.
-type Who<'a> = (&'a str, bool);
+/// How many figures a contender has; the flag tells the two runs of this library apart.
+type Counts<'figures> = HashMap<(&'figures str, bool), usize>;
 
 /// Whether every contender that has figures of a case has enough of them in one state that all share.
 fn is_enough(figures: &[Figure], place: usize, enough: usize) -> bool {
-    let mut counts: HashMap<(&Case, State), HashMap<Who<'_>, usize>> = HashMap::new();
-    let mut present: HashMap<&Case, Vec<Who<'_>>> = HashMap::new();
+    let mut counts: HashMap<(&Case, State), Counts<'_>> = HashMap::new();
+    let mut present: HashMap<&Case, Vec<(&str, bool)>> = HashMap::new();
     for figure in figures.iter().filter(|figure| figure.case.place == place) {
         let who = (figure.contender, figure.is_control);
         let present = present.entry(&figure.case).or_default();
