@@ -233,7 +233,6 @@ impl<T: Transport, D: Device> Engine<T, D> {
     /// waits: it may ask the system.
     pub fn check_peers(&mut self) {
         self.check_raised();
-        let waited_for = self.waited_for();
         let (rank, ranks) = (self.hands.rank, self.hands.ranks);
         for peer in (0..ranks).filter(|peer| *peer != rank) {
             if self.queue.is_empty() || self.failure.is_some() {
@@ -242,7 +241,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
             let how = match self.hands.transport.peer(peer) {
                 Peer::Alive => continue,
                 // It left in good order: what it sent may still lie in its line, and be what is waited for.
-                Peer::Closed if !waited_for.contains(&peer) || self.poll() == Poll::Moved => continue,
+                Peer::Closed if self.poll() == Poll::Moved || !self.waited_for().contains(&peer) => continue,
                 Peer::Closed => "left the communicator",
                 Peer::Aborted => "aborted the communicator",
                 Peer::Dead => "is gone (its process ended)",

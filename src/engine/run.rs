@@ -125,7 +125,8 @@ impl Run {
         Ok(has_moved)
     }
 
-    /// The peers that open lanes are stuck at.
+    /// The peers that open lanes are stuck at. A lane that waits for another lane is not stuck at its peer,
+    /// whose packet may have come long ago.
     pub(super) fn waited_for(&self, part: &Part) -> Vec<u32> {
         let mut peers: Vec<u32> = self.open.iter().filter_map(|lane| self.peer_of(*lane, part)).collect();
         peers.sort_unstable();
@@ -136,7 +137,12 @@ impl Run {
     fn peer_of(&self, lane: u32, part: &Part) -> Option<u32> {
         let progress = self.lanes.get(lane as usize)?;
         let first = part.plan.lanes.get(lane as usize)?.first;
-        match part.plan.steps.get((first + progress.next) as usize)?.action {
+        let step = part.plan.steps.get((first + progress.next) as usize)?;
+        let waits = &part.plan.waits[step.first_wait as usize..][..step.wait_count as usize];
+        if waits.iter().any(|wait| self.lanes[wait.lane as usize].next <= wait.index) {
+            return None;
+        }
+        match step.action {
             Action::Send { peer, .. }
             | Action::SendFrame { peer, .. }
             | Action::Recv { peer, .. }

@@ -225,6 +225,10 @@ impl<'a> World<'a> {
             if !is_stuck && self.dice.chance(20) {
                 self.advance();
             }
+            // Asking too early does no harm.
+            if self.dice.chance(3) {
+                self.look_around()?;
+            }
         }
         Err(format!("no end after {MOST_ROUNDS} rounds"))
     }
