@@ -151,14 +151,15 @@ impl<T: Transport, D: Device> Engine<T, D> {
             job.has_started = true;
             self.run.start(plan, &job.ops, &mut self.hands);
         }
-        let has_moved = loop {
-            let Some(part) = plan.parts.get(self.run.part()) else { break true };
-            let has_moved = self.run.poll(part, &mut self.hands)?;
+        let mut has_moved = false;
+        while let Some(part) = plan.parts.get(self.run.part()) {
+            has_moved |= self.run.poll(part, &mut self.hands)?;
             if !self.run.is_part_done() {
-                break has_moved;
+                break;
             }
+            has_moved = true;
             self.run.next_part(plan, &job.ops, &mut self.hands);
-        };
+        }
         if self.run.part() < plan.parts.len() {
             return Ok(if has_moved { Poll::Moved } else { Poll::Waiting });
         }
