@@ -12,8 +12,8 @@ use super::member::{Attempt, Event, Member, Obstacle, Settings};
 use super::message::PAYLOAD_BYTES_MAX;
 use super::proof::session_key;
 use super::root::Time;
-use crate::system::socket::{self, READABLE, WRITABLE};
 use crate::error::{Error, Result};
+use crate::system::socket::{self, READABLE, WRITABLE};
 use crate::topology::Card;
 
 /// How late the abort flag may be seen.
