@@ -21,12 +21,14 @@ use std::sync::Arc;
 
 pub use compile::Facts;
 
+use crate::coalesce::head;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::op::Op;
-use crate::transport::{Peer, Transport};
+use crate::transport::{Front, Peer, Transport};
 use act::Hands;
 use cache::{Cache, PlanId};
+use compile::Work;
 use run::Run;
 use stream::Launch;
 
@@ -234,6 +236,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
     /// waits: it may ask the system.
     pub fn check_peers(&mut self) {
         self.check_raised();
+        self.compare_calls();
         let (rank, ranks) = (self.hands.rank, self.hands.ranks);
         for peer in (0..ranks).filter(|peer| *peer != rank) {
             if self.queue.is_empty() || self.failure.is_some() {
@@ -252,6 +255,25 @@ impl<T: Transport, D: Device> Engine<T, D> {
                 "rank {peer} {how} while rank {rank} was in {current}; \
                  abort the communicator and look at rank {peer}'s log"
             )));
+        }
+    }
+
+    /// Says in which collective this rank waits, and fails if a peer waits in another one in its place: ranks
+    /// that all wait for packets of each other would never see it by a packet.
+    fn compare_calls(&mut self) {
+        let Some(job) = self.queue.front().filter(|job| job.has_started) else { return };
+        let part = self.cache.get(job.plan).parts.get(self.run.part());
+        if !part.is_some_and(|part| matches!(part.work, Work::Collective(_))) {
+            return;
+        }
+        let mine = self.run.head();
+        self.hands.transport.say(mine);
+        for peer in 0..self.hands.ranks {
+            let Some(head) = self.hands.transport.said(peer) else { continue };
+            if head::sequence(head) == head::sequence(mine) && head != mine {
+                let error = self.hands.mismatch(peer, mine, 0, Front { head, bytes: 0 });
+                return self.fail(error);
+            }
         }
     }
 

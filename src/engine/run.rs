@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::op::Op;
 use crate::schedule::Action;
-use crate::transport::Transport;
+use crate::transport::{Head, Transport};
 
 /// A lane's next step, and how much of it is done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,6 +35,11 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn part(&self) -> usize {
         self.part
+    }
+
+    /// The head of the running collective's packets.
+    pub(super) fn head(&self) -> Head {
+        self.bound.head()
     }
 
     #[inline]

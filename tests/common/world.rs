@@ -219,7 +219,8 @@ impl<'a> World<'a> {
             }
             // A rank that saw a packet may let its sender move, which was asked before: one round is no proof.
             stuck_rounds = if !is_stuck || self.advance() { 0 } else { stuck_rounds + 1 };
-            if stuck_rounds > 2 && !self.look_around()? {
+            // Ranks say where they wait when they look around, and see it at the next look.
+            if stuck_rounds > 2 && !self.look_around()? && !self.look_around()? {
                 return Err("hang: no rank can move and nothing is under way".into());
             }
             if !is_stuck && self.dice.chance(20) {
