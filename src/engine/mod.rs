@@ -70,7 +70,11 @@ pub struct Engine<T, D> {
 
 impl<T: Transport, D: Device> Engine<T, D> {
     /// An engine with nothing to do.
-    pub fn new(transport: T, device: D, facts: Facts) -> Engine<T, D> {
+    pub fn new(transport: T, device: D, mut facts: Facts) -> Engine<T, D> {
+        // A frame is one eager packet, whatever the settings allow: a longer one would never find room.
+        let peers = (0..facts.ranks).filter(|peer| *peer != facts.rank);
+        let most_bytes = peers.map(|peer| transport.eager_bytes(peer)).min().unwrap_or(usize::MAX);
+        facts.limits.frame_bytes = facts.limits.frame_bytes.min(most_bytes);
         Engine {
             hands: Hands::new(transport, device, facts.rank, facts.ranks),
             cache: Cache::new(facts),
