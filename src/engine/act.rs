@@ -43,6 +43,10 @@ pub(super) struct Bound {
 }
 
 impl Bound {
+    pub(super) fn head(&self) -> Head {
+        self.head
+    }
+
     #[inline]
     fn at(&self, range: Range, moved_bytes: usize) -> Address {
         self.bases[range.buffer as usize].add(range.offset + moved_bytes)
@@ -302,7 +306,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
     }
 
     #[cold]
-    fn mismatch(&self, peer: u32, expected: Head, bytes: usize, found: Front) -> Error {
+    pub(super) fn mismatch(&self, peer: u32, expected: Head, bytes: usize, found: Front) -> Error {
         let (rank, found_bytes) = (self.rank, found.bytes);
         if found.head == expected {
             return Error::Mismatch(format!(

@@ -21,12 +21,14 @@ use std::sync::Arc;
 
 pub use compile::Facts;
 
+use crate::coalesce::head;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::op::Op;
-use crate::transport::{Peer, Transport};
+use crate::transport::{Front, Peer, Transport};
 use act::Hands;
 use cache::{Cache, PlanId};
+use compile::Work;
 use run::{Advance, Run};
 use stream::Launch;
 
@@ -68,7 +70,11 @@ pub struct Engine<T, D> {
 
 impl<T: Transport, D: Device> Engine<T, D> {
     /// An engine with nothing to do.
-    pub fn new(transport: T, device: D, facts: Facts) -> Engine<T, D> {
+    pub fn new(transport: T, device: D, mut facts: Facts) -> Engine<T, D> {
+        // A frame is one eager packet, whatever the settings allow: a longer one would never find room.
+        let peers = (0..facts.ranks).filter(|peer| *peer != facts.rank);
+        let most_bytes = peers.map(|peer| transport.eager_bytes(peer)).min().unwrap_or(usize::MAX);
+        facts.limits.frame_bytes = facts.limits.frame_bytes.min(most_bytes);
         Engine {
             hands: Hands::new(transport, device, facts.rank, facts.ranks),
             cache: Cache::new(facts),
@@ -259,7 +265,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
     /// waits: it may ask the system.
     pub fn check_peers(&mut self) {
         self.check_raised();
-        let waited_for = self.waited_for();
+        self.compare_calls();
         let (rank, ranks) = (self.hands.rank, self.hands.ranks);
         for peer in (0..ranks).filter(|peer| *peer != rank) {
             if self.queue.is_empty() || self.failure.is_some() {
@@ -268,7 +274,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
             let how = match self.hands.transport.peer(peer) {
                 Peer::Alive => continue,
                 // It left in good order: what it sent may still lie in its line, and be what is waited for.
-                Peer::Closed if !waited_for.contains(&peer) || self.poll() == Poll::Moved => continue,
+                Peer::Closed if self.poll() == Poll::Moved || !self.waited_for().contains(&peer) => continue,
                 Peer::Closed => "left the communicator",
                 Peer::Aborted => "aborted the communicator",
                 Peer::Dead => "is gone (its process ended)",
@@ -278,6 +284,25 @@ impl<T: Transport, D: Device> Engine<T, D> {
                 "rank {peer} {how} while rank {rank} was in {current}; \
                  abort the communicator and look at rank {peer}'s log"
             )));
+        }
+    }
+
+    /// Says in which collective this rank waits, and fails if a peer waits in another one in its place: ranks
+    /// that all wait for packets of each other would never see it by a packet.
+    fn compare_calls(&mut self) {
+        let Some(job) = self.queue.front().filter(|job| job.has_started) else { return };
+        let part = self.cache.get(job.plan).parts.get(self.run.part());
+        if !part.is_some_and(|part| matches!(part.work, Work::Collective(_))) {
+            return;
+        }
+        let mine = self.run.head();
+        self.hands.transport.say(mine);
+        for peer in 0..self.hands.ranks {
+            let Some(head) = self.hands.transport.said(peer) else { continue };
+            if head::sequence(head) == head::sequence(mine) && head != mine {
+                let error = self.hands.mismatch(peer, mine, 0, Front { head, bytes: 0 });
+                return self.fail(error);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::op::Op;
 use crate::schedule::{Action, Step};
-use crate::transport::Transport;
+use crate::transport::{Head, Transport};
 
 /// A lane's next step, and how much of it is done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +45,10 @@ impl Run {
         self.part
     }
 
+    /// The head of the running collective's packets.
+    pub(super) fn head(&self) -> Head {
+        self.bound.head()
+    }
     /// Begins the first part of a batch.
     #[inline]
     pub(super) fn start<T: Transport, D: Device>(
@@ -65,11 +69,14 @@ impl Run {
         ops: &[Op],
         hands: &mut Hands<T, D>,
     ) -> Result<Advance> {
+        let mut has_moved = false;
         while let Some(part) = plan.parts.get(self.part) {
-            let has_moved = self.poll(part, hands)?;
+            has_moved |= self.poll(part, hands)?;
             if !self.open.is_empty() {
                 return Ok(if has_moved { Advance::Moved } else { Advance::Waiting });
             }
+            // The end of a part is progress, even if the next one cannot begin.
+            has_moved = true;
             self.part += 1;
             self.enter(plan, ops, hands);
         }
@@ -138,7 +145,8 @@ impl Run {
         Ok(has_moved)
     }
 
-    /// The peers that open lanes are stuck at.
+    /// The peers that open lanes are stuck at. A lane that waits for another lane is not stuck at its peer,
+    /// whose packet may have come long ago.
     pub(super) fn waited_for(&self, part: &Part) -> Vec<u32> {
         let mut peers: Vec<u32> = self.open.iter().filter_map(|lane| self.peer_of(*lane, part)).collect();
         peers.sort_unstable();
@@ -148,7 +156,11 @@ impl Run {
 
     fn peer_of(&self, lane: u32, part: &Part) -> Option<u32> {
         let progress = self.lanes.get(lane as usize)?;
-        match part.steps_of(lane as usize).get(progress.next as usize)?.action {
+        let step = part.steps_of(lane as usize).get(progress.next as usize)?;
+        if self.must_wait(step, part) {
+            return None;
+        }
+        match step.action {
             Action::Send { peer, .. }
             | Action::SendFrame { peer, .. }
             | Action::Recv { peer, .. }

@@ -115,6 +115,12 @@ pub trait Transport {
     /// Who failed first, and why, if somebody did.
     fn raised(&mut self) -> Option<(u32, String)>;
 
+    /// Tells the peers in which call this rank has waited long, by the head of its packets; `what` is not 0.
+    fn say(&mut self, head: Head);
+
+    /// What `peer` said last, if it ever did.
+    fn said(&mut self, peer: u32) -> Option<Head>;
+
     /// Ends this rank's part, as its peers see it ([`Peer::Closed`] or [`Peer::Aborted`]), and gives back what
     /// is shared with them. Nothing may be used afterwards.
     fn leave(&mut self, how: Peer);

@@ -357,6 +357,14 @@ impl Transport for ShmTransport {
         failure::raised(&self.here.segment)
     }
 
+    fn say(&mut self, head: Head) {
+        self.here.segment.control(self.here.rank).say(head);
+    }
+
+    fn said(&mut self, peer: u32) -> Option<Head> {
+        self.here.segment.control(peer).said()
+    }
+
     fn leave(&mut self, how: Peer) {
         self.go(if how == Peer::Aborted { state::ABORTED } else { state::CLOSED });
     }

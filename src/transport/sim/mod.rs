@@ -75,6 +75,7 @@ struct Inner {
     dice: Dice,
     lines: HashMap<(u32, u32), Line>,
     states: Vec<Peer>,
+    said: HashMap<u32, Head>,
     raised: Option<(u32, String)>,
     packet_count: u64,
 }
@@ -93,6 +94,7 @@ impl Network {
             dice: Dice::new(seed),
             lines: HashMap::new(),
             states: vec![Peer::Alive; ranks as usize],
+            said: HashMap::new(),
             raised: None,
             packet_count: 0,
         })))
@@ -313,7 +315,12 @@ impl Transport for SimTransport {
     }
 
     fn peer(&mut self, peer: u32) -> Peer {
-        self.network.0.borrow().states[peer as usize]
+        let mut inner = self.network.0.borrow_mut();
+        let (state, now_ns) = (inner.states[peer as usize], inner.now_ns);
+        let line = inner.line(peer, self.rank);
+        // That it left arrives behind what it sent.
+        let is_under_way = line.packets.iter().any(|packet| packet.arrives_ns > now_ns);
+        if state == Peer::Closed && is_under_way { Peer::Alive } else { state }
     }
 
     fn raise(&mut self, reason: &str) {
@@ -326,6 +333,14 @@ impl Transport for SimTransport {
 
     fn raised(&mut self) -> Option<(u32, String)> {
         self.network.0.borrow().raised.clone()
+    }
+
+    fn say(&mut self, head: Head) {
+        self.network.0.borrow_mut().said.insert(self.rank, head);
+    }
+
+    fn said(&mut self, peer: u32) -> Option<Head> {
+        self.network.0.borrow().said.get(&peer).copied()
     }
 
     fn leave(&mut self, how: Peer) {
