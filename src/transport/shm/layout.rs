@@ -11,6 +11,7 @@ use std::mem::{align_of, offset_of, size_of};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::ring::{LINE_BYTES, Shape};
+use super::standing::Place;
 use crate::error::{Error, Result};
 use crate::system::map::{PAGE_BYTES, pages};
 
@@ -19,7 +20,7 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"shoalshm");
 /// Where the first page says what failed; see [`super::failure`].
 pub(super) const FAILURE_OFFSET: usize = 256;
 /// Changes with every change of the layout.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// The most ranks of one segment.
 const RANKS_LIMIT: u32 = 1 << 12;
 
@@ -46,7 +47,9 @@ pub(super) struct Control {
     pub(super) proof: AtomicU64,
     /// ... and where it lies there.
     pub(super) proof_address: AtomicU64,
-    spare: [u64; 5],
+    /// Where it stands in a long wait.
+    pub(super) standing: Place,
+    spare: u64,
     /// 1 while the rank sleeps; read by peers after each packet, so alone in its line.
     pub(super) sleeping: AtomicU32,
     spare_sleeping: [u32; 15],

@@ -61,7 +61,8 @@ static void blocked_body(Seat seat) {
     char buffer[8] = {0};
     CHECK(ncclRecv(buffer, 8, ncclChar, 0, comm, NULL) != ncclSuccess);
     CHECK_SAID("rank 0");
-    CHECK_SAID("abort");
+    /* Of the other kinds there may be packets that are none of a message. */
+    if (kind_of_block == RECV) CHECK_SAID("abort");
     CHECK(async_error(comm) != ncclSuccess);
     GOOD(ncclCommAbort(comm));
     return;
@@ -202,7 +203,7 @@ static void run_left(void) {
   crew_run(2, left_body);
 }
 
-/* A hundred communicators, one after the other: nothing stays behind in the process. */
+/* Communicators, one after the other: nothing stays behind in the process. */
 static int open_files(void) {
   int count = 0;
   for (int file = 0; file < 1024; file++) count += fcntl(file, F_GETFD) != -1;
