@@ -135,6 +135,8 @@ pub const fn code_text(code: i32) -> &'static std::ffi::CStr {
 
 thread_local! {
     static LAST_OF_THREAD: RefCell<Option<CString>> = const { RefCell::new(None) };
+    /// What this thread was shown of the process's last error, kept alive for who looks at it.
+    static SHOWN: RefCell<Option<CString>> = const { RefCell::new(None) };
 }
 static LAST_OF_PROCESS: Mutex<Option<CString>> = Mutex::new(None);
 
@@ -146,13 +148,16 @@ pub fn set_last(error: &Error) {
 }
 
 /// Gives `read` the last error of this thread, else of the process, else the empty string. The pointer that
-/// it hands out lives until this thread's next failing call.
+/// it hands out lives until this thread's next failing call, or until it asks again.
 pub fn with_last<R>(read: impl FnOnce(&std::ffi::CStr) -> R) -> R {
-    LAST_OF_THREAD.with(|last| {
-        let mut last = last.borrow_mut();
-        if last.is_none() {
-            last.clone_from(&LAST_OF_PROCESS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    LAST_OF_THREAD.with_borrow(|last| {
+        if let Some(last) = last {
+            return read(last);
         }
-        read(last.as_deref().unwrap_or(c""))
+        // Not kept as this thread's own: other threads may fail again before it asks again.
+        SHOWN.with_borrow_mut(|shown| {
+            shown.clone_from(&LAST_OF_PROCESS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+            read(shown.as_deref().unwrap_or(c""))
+        })
     })
 }

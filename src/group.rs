@@ -5,13 +5,14 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use crate::comm::Comm;
 use crate::engine::driver::{self, Ticket};
 use crate::engine::stream::{Launch, Stream, StreamRef};
 use crate::error::{Error, Result};
 use crate::op::Op;
+use crate::system::thread;
 
 /// The birth of a communicator, to be run beside others.
 pub type Birth = Box<dyn FnOnce() -> Result<()> + Send>;
@@ -192,15 +193,30 @@ impl Group {
     }
 }
 
+/// Runs the births side by side. Unless every one has its thread none is begun: they wait for one another.
 fn run_births(births: Vec<Birth>) -> Result<()> {
-    let threads: Vec<_> = births.into_iter().map(std::thread::spawn).collect();
-    let results: Vec<Result<()>> = threads
-        .into_iter()
-        .map(|thread| {
-            thread
-                .join()
-                .unwrap_or_else(|_| Err(Error::Internal("the birth of a communicator panicked".into())))
-        })
-        .collect();
+    let (report, reports) = mpsc::channel();
+    let mut starts = Vec::new();
+    for _ in &births {
+        let (start, started) = mpsc::sync_channel::<Birth>(1);
+        let report = report.clone();
+        thread::spawn("shoal-birth", move || {
+            if let Ok(birth) = started.recv() {
+                // The receiver waits for all.
+                let _ = report.send(birth());
+            }
+        })?;
+        starts.push(start);
+    }
+    drop(report);
+    let count = births.len();
+    for (start, birth) in starts.iter().zip(births) {
+        // Taken by a thread that does nothing else.
+        let _ = start.send(birth);
+    }
+    let results: Vec<Result<()>> = reports.iter().collect();
+    if results.len() < count {
+        return Err(Error::Internal("the birth of a communicator panicked".into()));
+    }
     results.into_iter().collect()
 }

@@ -46,7 +46,10 @@ impl Cradle {
     fn birth(self, call: &'static str, ranks: u32, id: UniqueId, rank: u32, options: Options) -> Result<()> {
         group::birth(Box::new(move || {
             let comm = Comm::init_rank(ranks, &id, rank, options)?;
-            let handle = handle::insert(call, Arc::clone(&comm)).inspect_err(|_| comm.abort())?;
+            let handle = handle::insert(call, Arc::clone(&comm)).inspect_err(|_| {
+                // A handle is refused before anything else can be.
+                let _ = comm.abort();
+            })?;
             let cradle = self;
             cradle.write(handle);
             Ok(())
@@ -165,7 +168,7 @@ fn init_all(call: &'static str, cradles: &[Cradle]) -> Result<()> {
     if is_last_word && outcome.is_err() {
         // Those that were born are of no use without the others.
         for cradle in cradles.iter().filter(|cradle| cradle.read() != 0) {
-            handle::remove(call, cradle.read())?.abort();
+            handle::remove(call, cradle.read())?.abort()?;
             cradle.write(0);
         }
     }
@@ -189,10 +192,7 @@ extern "C" fn pncclCommDestroy(comm: CommHandle) -> ResultNumber {
 
 #[unsafe(no_mangle)]
 extern "C" fn pncclCommAbort(comm: CommHandle) -> ResultNumber {
-    end("ncclCommAbort", comm, |comm| {
-        handle::remove("ncclCommAbort", comm)?.abort();
-        Ok(())
-    })
+    end("ncclCommAbort", comm, |comm| handle::remove("ncclCommAbort", comm)?.abort())
 }
 
 /// # Safety
@@ -242,6 +242,7 @@ unsafe fn ask(
 ) -> ResultNumber {
     wall::plain(call, || {
         handle::with(call, comm.addr(), |comm| {
+            comm.check_own(call)?;
             // SAFETY: the same contract.
             unsafe { answer(call, argument, place, question(comm)) }
         })

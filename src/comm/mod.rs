@@ -111,6 +111,15 @@ impl Comm {
         Err(self.unusable(call))
     }
 
+    /// Whether it is this process's own, and not its parent's.
+    ///
+    /// # Errors
+    /// It belongs to the parent of this process.
+    #[inline]
+    pub fn check_own(&self, call: &'static str) -> Result<()> {
+        if self.generation == fork::generation() { Ok(()) } else { Err(self.unusable(call)) }
+    }
+
     #[cold]
     fn unusable(&self, call: &'static str) -> Error {
         if self.generation != fork::generation() {
@@ -156,9 +165,7 @@ impl Comm {
     /// # Errors
     /// What went wrong meanwhile; everything is given back all the same.
     pub fn destroy(&self) -> Result<()> {
-        if self.generation != fork::generation() {
-            return Err(self.unusable("ncclCommDestroy"));
-        }
+        self.check_own("ncclCommDestroy")?;
         let drained = match self.life.load(Ordering::Acquire) {
             life if life == Life::Live as u8 => self.endpoint.drain(),
             _ => Ok(()),
@@ -173,13 +180,15 @@ impl Comm {
 
     /// Stops what runs, from any thread, and gives everything back. Afterwards nobody touches the user's
     /// memory.
-    pub fn abort(&self) {
-        if self.generation != fork::generation() {
-            return;
-        }
+    ///
+    /// # Errors
+    /// It belongs to the parent of this process, for which nothing changes.
+    pub fn abort(&self) -> Result<()> {
+        self.check_own("ncclCommAbort")?;
         if self.life.swap(Life::Gone as u8, Ordering::AcqRel) != Life::Gone as u8 {
             self.endpoint.abort();
         }
+        Ok(())
     }
 
     /// A new operator that multiplies by `scalar` before it sums; its number is `NumOps` (5) or above.

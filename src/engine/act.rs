@@ -43,10 +43,6 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    pub(super) fn head(&self) -> Head {
-        self.head
-    }
-
     #[inline]
     fn at(&self, range: Range, moved_bytes: usize) -> Address {
         self.bases[range.buffer as usize].add(range.offset + moved_bytes)
@@ -76,7 +72,8 @@ pub(super) struct Hands<T, D> {
     inbound: Vec<Inbound>,
     sent_count: Vec<u32>,
     received_count: Vec<u32>,
-    collective_count: u32,
+    /// How many collectives were begun.
+    pub(super) collective_count: u32,
 }
 
 impl<T: Transport, D: Device> Hands<T, D> {
@@ -92,6 +89,11 @@ impl<T: Transport, D: Device> Hands<T, D> {
             received_count: vec![0; ranks_count],
             collective_count: 0,
         }
+    }
+
+    /// The head of the collective that was begun last.
+    pub(super) fn numbered(&self, head: Head) -> Head {
+        head::numbered(head, self.collective_count.wrapping_sub(1))
     }
 
     /// Binds a plan's buffers to the addresses of this batch.

@@ -45,6 +45,12 @@ impl Cache {
         self.find_by_hash(ops, may_forget)
     }
 
+    /// Forgets all plans, none of which is in use.
+    pub(super) fn forget(&mut self) {
+        (self.plans, self.next) = (Vec::new(), Vec::new());
+        self.by_hash.clear();
+    }
+
     #[inline]
     fn is_plan_of(&self, index: u32, ops: &[Op]) -> bool {
         let Some(plan) = self.plans.get(index as usize) else { return false };
@@ -64,9 +70,7 @@ impl Cache {
             candidate = self.next[index as usize];
         }
         if self.plans.len() >= KEPT_COUNT && may_forget {
-            self.plans.clear();
-            self.next.clear();
-            self.by_hash.clear();
+            self.forget();
         }
         let plan = compile(ops, &self.facts)?;
         let index = self.plans.len() as u32;

@@ -74,10 +74,10 @@ impl Part {
         &self.plan.steps[first as usize..][..count as usize]
     }
 
-    /// The operation, as a person reads it.
-    pub(super) fn describe(&self, ops: &[Op]) -> String {
+    /// The operation, as a person reads it; `number` if it is a collective.
+    pub(super) fn describe(&self, ops: &[Op], number: u32) -> String {
         match &self.work {
-            Work::Collective(collective) => head::describe(collective.head),
+            Work::Collective(collective) => head::describe(head::numbered(collective.head, number)),
             Work::Messages => {
                 let sends = ops.iter().filter(|op| op.kind == Kind::Send).count();
                 let receives = ops.iter().filter(|op| op.kind == Kind::Recv).count();

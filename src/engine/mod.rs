@@ -25,10 +25,10 @@ use crate::coalesce::head;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::op::Op;
-use crate::transport::{Front, Peer, Transport};
+use crate::transport::{Peer, Standing, Transport};
 use act::Hands;
 use cache::{Cache, PlanId};
-use compile::Work;
+use compile::{Part, Work};
 use run::{Advance, Run};
 use stream::Launch;
 
@@ -228,7 +228,8 @@ impl<T: Transport, D: Device> Engine<T, D> {
         self.run = Run::default();
     }
 
-    /// Ends this rank's part. On abort what runs is given up; either way nothing can be started any more.
+    /// Ends this rank's part. What still runs is given up, nothing can be started any more, and what is
+    /// left of the engine is small: a thread may hold on to it for long.
     pub fn end(&mut self, how: Peer, error: Error) {
         if how == Peer::Aborted {
             self.fail(error);
@@ -239,6 +240,13 @@ impl<T: Transport, D: Device> Engine<T, D> {
             self.has_left = true;
             self.hands.transport.leave(how);
         }
+        // Of a communicator that is closed in good order only what other threads submitted meanwhile.
+        let error = self.failure.clone();
+        while !self.queue.is_empty() {
+            self.complete_front(error.as_ref());
+        }
+        self.run = Run::default();
+        self.cache.forget();
     }
 
     /// Ends the communicator if a peer reported a failure.
@@ -265,7 +273,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
     /// waits: it may ask the system.
     pub fn check_peers(&mut self) {
         self.check_raised();
-        self.compare_calls();
+        self.compare_standings();
         let (rank, ranks) = (self.hands.rank, self.hands.ranks);
         for peer in (0..ranks).filter(|peer| *peer != rank) {
             if self.queue.is_empty() || self.failure.is_some() {
@@ -287,38 +295,69 @@ impl<T: Transport, D: Device> Engine<T, D> {
         }
     }
 
-    /// Says in which collective this rank waits, and fails if a peer waits in another one in its place: ranks
-    /// that all wait for packets of each other would never see it by a packet.
-    fn compare_calls(&mut self) {
-        let Some(job) = self.queue.front().filter(|job| job.has_started) else { return };
-        let part = self.cache.get(job.plan).parts.get(self.run.part());
-        if !part.is_some_and(|part| matches!(part.work, Work::Collective(_))) {
-            return;
+    /// Ranks that wait for one another in different calls send nothing by which they would notice. So each
+    /// says where it stands, and looks where those stand that it waits for.
+    fn compare_standings(&mut self) {
+        let Some((part, is_begun)) = self.running() else { return };
+        let own = match (&part.work, is_begun) {
+            (Work::Collective(collective), true) => Some(self.hands.numbered(collective.head)),
+            _ => None,
+        };
+        let waited_for = self.waited_for();
+        let bit = |rank: u32| 1_u64.checked_shl(rank).unwrap_or(0);
+        if let Some(head) = own {
+            let waits_for = waited_for.iter().fold(0, |bits, peer| bits | bit(*peer));
+            self.hands.transport.stand(Standing { head, waits_for });
         }
-        let mine = self.run.head();
-        self.hands.transport.say(mine);
-        for peer in 0..self.hands.ranks {
-            let Some(head) = self.hands.transport.said(peer) else { continue };
-            if head::sequence(head) == head::sequence(mine) && head != mine {
-                let error = self.hands.mismatch(peer, mine, 0, Front { head, bytes: 0 });
-                return self.fail(error);
+        for peer in waited_for {
+            let Some(theirs) = self.hands.transport.standing(peer) else { continue };
+            let number = head::sequence(theirs.head);
+            let disagree = match own {
+                Some(own) => number == head::sequence(own) && theirs.head != own,
+                // The peer waits for this rank in a collective that this rank has not begun, and this rank
+                // waits for the peer, which can do nothing else before.
+                None => {
+                    is_begun
+                        && number == self.hands.collective_count
+                        && theirs.waits_for & bit(self.hands.rank) != 0
+                        && self.poll() == Poll::Waiting
+                }
+            };
+            if disagree {
+                self.fail(Error::Mismatch(format!(
+                    "ranks disagree: rank {} is in {}; rank {peer} is in {}; make both call the same \
+                     operations in the same order with the same sizes",
+                    self.hands.rank,
+                    self.current(),
+                    head::describe(theirs.head)
+                )));
+                return;
             }
         }
+    }
+
+    /// What runs, and whether it has begun.
+    fn running(&self) -> Option<(&Part, bool)> {
+        let job = self.queue.front()?;
+        let part = self.cache.get(job.plan).parts.get(self.run.part())?;
+        Some((part, job.has_started))
     }
 
     /// The peers that the running batch waits for.
     #[must_use]
     pub fn waited_for(&self) -> Vec<u32> {
-        let Some(job) = self.queue.front() else { return Vec::new() };
-        let plan = self.cache.get(job.plan);
-        plan.parts.get(self.run.part()).map_or_else(Vec::new, |part| self.run.waited_for(part))
+        match self.running() {
+            Some((part, true)) => self.run.waited_for(part),
+            _ => Vec::new(),
+        }
     }
 
     /// The running operation, as a person reads it.
     #[must_use]
     pub fn current(&self) -> String {
         let Some(job) = self.queue.front() else { return "nothing".into() };
-        let plan = self.cache.get(job.plan);
-        plan.parts.get(self.run.part()).map_or_else(|| "nothing".into(), |part| part.describe(&job.ops))
+        let Some((part, is_begun)) = self.running() else { return "nothing".into() };
+        let number = self.hands.collective_count.wrapping_sub(u32::from(is_begun));
+        part.describe(&job.ops, number)
     }
 }

@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::op::Op;
 use crate::schedule::{Action, Step};
-use crate::transport::{Head, Transport};
+use crate::transport::Transport;
 
 /// A lane's next step, and how much of it is done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,10 +45,6 @@ impl Run {
         self.part
     }
 
-    /// The head of the running collective's packets.
-    pub(super) fn head(&self) -> Head {
-        self.bound.head()
-    }
     /// Begins the first part of a batch.
     #[inline]
     pub(super) fn start<T: Transport, D: Device>(

@@ -53,6 +53,24 @@ impl Mapping {
             .ok_or_else(|| Error::Internal("the system mapped memory at address 0".into()))
     }
 
+    /// Maps `bytes`, whole pages, of nothing: zeros that belong to this process alone, and take memory only
+    /// where they are written.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn private(bytes: usize) -> Result<Mapping> {
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: without MAP_FIXED the kernel picks an unused range, so no existing memory is touched.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(Error::system(format_args!("mapping {bytes} bytes"), last(), "raise ulimit -v"));
+        }
+        NonNull::new(start.cast())
+            .map(|start| Mapping { start, bytes })
+            .ok_or_else(|| Error::Internal("the system mapped memory at address 0".into()))
+    }
+
     /// Where it starts.
     #[must_use]
     pub const fn start(&self) -> *mut u8 {

@@ -51,6 +51,15 @@ pub enum Peer {
     Dead,
 }
 
+/// Where a rank stands in a long wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The head of the packets that it waits for or sends.
+    pub head: Head,
+    /// For whom it waits, a bit per rank; of ranks from 64 on nothing is said.
+    pub waits_for: u64,
+}
+
 /// The lines between this rank and its peers. One owner at a time calls it.
 pub trait Transport {
     /// The most bytes of one packet to `peer` that are copied at once.
@@ -115,11 +124,11 @@ pub trait Transport {
     /// Who failed first, and why, if somebody did.
     fn raised(&mut self) -> Option<(u32, String)>;
 
-    /// Tells the peers in which call this rank has waited long, by the head of its packets; `what` is not 0.
-    fn say(&mut self, head: Head);
+    /// Says where this rank stands, for peers that ask. For long waits.
+    fn stand(&mut self, standing: Standing);
 
-    /// What `peer` said last, if it ever did.
-    fn said(&mut self, peer: u32) -> Option<Head>;
+    /// What the peer last said of where it stands; it may have gone on since.
+    fn standing(&mut self, peer: u32) -> Option<Standing>;
 
     /// Ends this rank's part, as its peers see it ([`Peer::Closed`] or [`Peer::Aborted`]), and gives back what
     /// is shared with them. Nothing may be used afterwards.

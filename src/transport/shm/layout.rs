@@ -8,19 +8,19 @@
 //! does not agree. Rings start on pages, so that each is mapped by itself, by the two ranks that use it.
 
 use std::mem::{align_of, offset_of, size_of};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::ring::{LINE_BYTES, Shape};
+use super::standing::Place;
 use crate::error::{Error, Result};
 use crate::system::map::{PAGE_BYTES, pages};
-use crate::transport::Head;
 
 /// "shoalshm" in the order of the bytes.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"shoalshm");
 /// Where the first page says what failed; see [`super::failure`].
 pub(super) const FAILURE_OFFSET: usize = 256;
 /// Changes with every change of the layout.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// The most ranks of one segment.
 const RANKS_LIMIT: u32 = 1 << 12;
 
@@ -47,9 +47,9 @@ pub(super) struct Control {
     pub(super) proof: AtomicU64,
     /// ... and where it lies there.
     pub(super) proof_address: AtomicU64,
-    /// What the rank waits in: `what` (0: being changed, or nothing) and `which` of a head.
-    said: [AtomicU64; 2],
-    spare: [u64; 3],
+    /// Where it stands in a long wait.
+    pub(super) standing: Place,
+    spare: u64,
     /// 1 while the rank sleeps; read by peers after each packet, so alone in its line.
     pub(super) sleeping: AtomicU32,
     spare_sleeping: [u32; 15],
@@ -62,27 +62,6 @@ const _: () = assert!(size_of::<Header>() <= PAGE_BYTES && size_of::<Header>() =
 const _: () = assert!(size_of::<Control>() == 256 && align_of::<Control>() == 256);
 const _: () = assert!(offset_of!(Control, sleeping) == LINE_BYTES);
 const _: () = assert!(offset_of!(Control, doorbell) == 2 * LINE_BYTES);
-
-impl Control {
-    /// Publishes the head of the call that the rank waits in.
-    pub(super) fn say(&self, head: Head) {
-        let [what, which] = &self.said;
-        what.store(0, Ordering::Relaxed);
-        // Release: who sees the new `which` sees no older `what` than the 0.
-        which.store(head.which, Ordering::Release);
-        // Release: who sees the new `what` sees the new `which`.
-        what.store(head.what, Ordering::Release);
-    }
-
-    /// What was said last, unless it is just being said.
-    pub(super) fn said(&self) -> Option<Head> {
-        let [what, which] = &self.said;
-        let before = what.load(Ordering::Acquire);
-        let which = which.load(Ordering::Acquire);
-        let after = what.load(Ordering::Acquire);
-        (before != 0 && before == after).then_some(Head { what: before, which })
-    }
-}
 
 /// The values of [`Control::state`].
 pub(super) mod state {

@@ -44,6 +44,7 @@ mod model;
 mod outgoing;
 mod ring;
 mod segment;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -61,7 +62,7 @@ use local::LocalRank;
 use outgoing::Outgoing;
 use ring::Broken;
 
-use super::{Bulk, Front, Head, Peer, Transport};
+use super::{Bulk, Front, Head, Peer, Standing, Transport};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::op::Address;
@@ -335,7 +336,7 @@ impl Transport for ShmTransport {
         };
         let here = &self.here;
         let awaited = here.segment.control(peer).state.load(Ordering::Acquire) == state::AWAITED;
-        if told() != Peer::Alive || awaited || here.is_local(peer) {
+        if told() != Peer::Alive || awaited || self.has_left || here.is_local(peer) {
             return told();
         }
         if lock::holder(here.segment.file(), u64::from(peer)).is_some() {
@@ -357,12 +358,12 @@ impl Transport for ShmTransport {
         failure::raised(&self.here.segment)
     }
 
-    fn say(&mut self, head: Head) {
-        self.here.segment.control(self.here.rank).say(head);
+    fn stand(&mut self, standing: Standing) {
+        self.here.segment.control(self.here.rank).standing.write(standing);
     }
 
-    fn said(&mut self, peer: u32) -> Option<Head> {
-        self.here.segment.control(peer).said()
+    fn standing(&mut self, peer: u32) -> Option<Standing> {
+        self.here.segment.control(peer).standing.read()
     }
 
     fn leave(&mut self, how: Peer) {
@@ -391,6 +392,10 @@ impl ShmTransport {
         std::sync::atomic::fence(Ordering::SeqCst);
         doorbell::wake_all(&here.segment);
         self.edges = Box::default();
+        // Without memory for a husk all is kept until the rank itself is dropped.
+        if let Ok(husk) = here.segment.husk() {
+            self.here.segment = husk;
+        }
     }
 }
 

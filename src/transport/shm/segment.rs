@@ -34,7 +34,7 @@ pub struct Segment {
     rings: Mutex<HashMap<(u32, u32), Weak<Mapping>>>,
     registered: bool,
     generation: u32,
-    /// `None` only while it is dropped.
+    /// `None` only while it is dropped, and of a husk.
     file: Option<OwnedFd>,
     /// Further descriptors of the same file; see the module's text.
     spare: Mutex<Vec<OwnedFd>>,
@@ -131,6 +131,21 @@ impl Segment {
     pub(super) fn mapped_again(&self) -> Arc<Segment> {
         let file = self.file().try_clone_to_owned().expect("a descriptor");
         Arc::new(Segment::view(file, self.id, false).expect("our own"))
+    }
+
+    /// What stays with a rank that has left: the same front, but of nothing, and no file. So whoever still
+    /// looks (at a rank that is held on to for no use) finds zeros, and what was shared can be given back.
+    pub(super) fn husk(&self) -> Result<Arc<Segment>> {
+        Ok(Arc::new(Segment {
+            id: self.id,
+            layout: self.layout,
+            front: Mapping::private(self.layout.front_bytes)?,
+            rings: Mutex::default(),
+            registered: false,
+            generation: self.generation,
+            file: None,
+            spare: Mutex::default(),
+        }))
     }
 
     /// Which segment.

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use super::{Bulk, Front, Head, Peer, Transport};
+use super::{Bulk, Front, Head, Peer, Standing, Transport};
 use crate::error::Error;
 use crate::op::Address;
 
@@ -75,7 +75,7 @@ struct Inner {
     dice: Dice,
     lines: HashMap<(u32, u32), Line>,
     states: Vec<Peer>,
-    said: HashMap<u32, Head>,
+    standings: HashMap<u32, Standing>,
     raised: Option<(u32, String)>,
     packet_count: u64,
 }
@@ -94,7 +94,7 @@ impl Network {
             dice: Dice::new(seed),
             lines: HashMap::new(),
             states: vec![Peer::Alive; ranks as usize],
-            said: HashMap::new(),
+            standings: HashMap::new(),
             raised: None,
             packet_count: 0,
         })))
@@ -335,12 +335,12 @@ impl Transport for SimTransport {
         self.network.0.borrow().raised.clone()
     }
 
-    fn say(&mut self, head: Head) {
-        self.network.0.borrow_mut().said.insert(self.rank, head);
+    fn stand(&mut self, standing: Standing) {
+        self.network.0.borrow_mut().standings.insert(self.rank, standing);
     }
 
-    fn said(&mut self, peer: u32) -> Option<Head> {
-        self.network.0.borrow().said.get(&peer).copied()
+    fn standing(&mut self, peer: u32) -> Option<Standing> {
+        self.network.0.borrow().standings.get(&peer).copied()
     }
 
     fn leave(&mut self, how: Peer) {
