@@ -127,7 +127,8 @@ pub trait Transport {
     /// Says where this rank stands, for peers that ask. For long waits.
     fn stand(&mut self, standing: Standing);
 
-    /// What the peer last said of where it stands; it may have gone on since.
+    /// What the peer last said of where it stands; it may have gone on since. What it sent before it said so has
+    /// come by now.
     fn standing(&mut self, peer: u32) -> Option<Standing>;
 
     /// Ends this rank's part, as its peers see it ([`Peer::Closed`] or [`Peer::Aborted`]), and gives back what

@@ -145,6 +145,11 @@ impl Inner {
         self.lines.entry((from, to)).or_default()
     }
 
+    fn is_under_way(&self, from: u32, to: u32) -> bool {
+        let line = self.lines.get(&(from, to));
+        line.is_some_and(|line| line.packets.iter().any(|packet| packet.arrives_ns > self.now_ns))
+    }
+
     fn send(&mut self, from: u32, to: u32, mut packet: Packet) {
         let delay_ns = self.dice.below(self.weather.delay_ns + 1);
         let earliest_ns = self.now_ns + delay_ns;
@@ -315,12 +320,10 @@ impl Transport for SimTransport {
     }
 
     fn peer(&mut self, peer: u32) -> Peer {
-        let mut inner = self.network.0.borrow_mut();
-        let (state, now_ns) = (inner.states[peer as usize], inner.now_ns);
-        let line = inner.line(peer, self.rank);
+        let inner = self.network.0.borrow();
+        let state = inner.states[peer as usize];
         // That it left arrives behind what it sent.
-        let is_under_way = line.packets.iter().any(|packet| packet.arrives_ns > now_ns);
-        if state == Peer::Closed && is_under_way { Peer::Alive } else { state }
+        if state == Peer::Closed && inner.is_under_way(peer, self.rank) { Peer::Alive } else { state }
     }
 
     fn raise(&mut self, reason: &str) {
@@ -340,7 +343,9 @@ impl Transport for SimTransport {
     }
 
     fn standing(&mut self, peer: u32) -> Option<Standing> {
-        self.network.0.borrow().standings.get(&peer).copied()
+        let inner = self.network.0.borrow();
+        // What it says arrives behind what it sent.
+        if inner.is_under_way(peer, self.rank) { None } else { inner.standings.get(&peer).copied() }
     }
 
     fn leave(&mut self, how: Peer) {
