@@ -29,7 +29,7 @@ use crate::transport::{Front, Peer, Transport};
 use act::Hands;
 use cache::{Cache, PlanId};
 use compile::Work;
-use run::Run;
+use run::{Advance, Run};
 use stream::Launch;
 
 /// What a poll did.
@@ -111,6 +111,37 @@ impl<T: Transport, D: Device> Engine<T, D> {
         self.submitted
     }
 
+    /// Takes a prepared batch and moves it along at once, at most for `polls` polls, if nothing is queued before
+    /// it. Its operations are copied to the queue only if it has to wait. Returns the number at which
+    /// [`Self::completed`] arrives when it is done.
+    #[inline]
+    pub fn run(&mut self, ops: &[Op], id: PlanId, polls: u32) -> u64 {
+        if !self.queue.is_empty() {
+            return self.submit(ops, id, None);
+        }
+        self.submitted += 1;
+        let plan = self.cache.get(id);
+        self.run.start(plan, ops, &mut self.hands);
+        for _ in 0..polls {
+            match self.run.advance(plan, ops, &mut self.hands) {
+                Ok(Advance::Done) => {
+                    self.completed += 1;
+                    return self.submitted;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.fail(error);
+                    self.completed += 1;
+                    return self.submitted;
+                }
+            }
+        }
+        let mut list = self.spare.pop().unwrap_or_default();
+        list.extend_from_slice(ops);
+        self.queue.push_back(Job { ops: list, plan: id, launch: None, has_started: true });
+        self.submitted
+    }
+
     /// How many batches are done.
     #[must_use]
     pub fn completed(&self) -> u64 {
@@ -157,20 +188,14 @@ impl<T: Transport, D: Device> Engine<T, D> {
             job.has_started = true;
             self.run.start(plan, &job.ops, &mut self.hands);
         }
-        let mut has_moved = false;
-        while let Some(part) = plan.parts.get(self.run.part()) {
-            has_moved |= self.run.poll(part, &mut self.hands)?;
-            if !self.run.is_part_done() {
-                break;
+        Ok(match self.run.advance(plan, &job.ops, &mut self.hands)? {
+            Advance::Waiting => Poll::Waiting,
+            Advance::Moved => Poll::Moved,
+            Advance::Done => {
+                self.complete_front(None);
+                Poll::Moved
             }
-            has_moved = true;
-            self.run.next_part(plan, &job.ops, &mut self.hands);
-        }
-        if self.run.part() < plan.parts.len() {
-            return Ok(if has_moved { Poll::Moved } else { Poll::Waiting });
-        }
-        self.complete_front(None);
-        Ok(Poll::Moved)
+        })
     }
 
     #[inline]

@@ -10,21 +10,13 @@
 //! Nothing here blocks. Each call does a bounded piece of work and says whether there is more.
 
 #[cfg(test)]
-pub(crate) mod conformance;
+pub(crate) mod conformance_tests;
 pub mod shm;
 pub mod sim;
 
 use crate::error::Error;
 use crate::op::Address;
-
-/// What a packet says of itself; the layer above gives it meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Head {
-    /// What the packet is.
-    pub what: u64,
-    /// Which one of its kind.
-    pub which: u64,
-}
+pub use crate::op::Head;
 
 /// The packet at the front of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
