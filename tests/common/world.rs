@@ -408,10 +408,11 @@ impl<'a> World<'a> {
     fn check(&mut self, place: usize, placement: &mut Placement) -> Result<(), String> {
         let call = placement.call();
         let action = self.program.actions[call.action];
-        if let Some(Trouble { world, what: What::Other(changed, _) }) = self.setup.trouble {
-            if world as usize == place && changed == call.action {
-                return Ok(());
-            }
+        if let Some(Trouble { world, what: What::Other(changed, _) }) = self.setup.trouble
+            && world as usize == place
+            && changed == call.action
+        {
+            return Ok(());
         }
         placement.verify(self.oracle).map_err(|problem| {
             format!("rank {place}, {:?} of action {} {action:?}: {problem}", call.side, call.action)
