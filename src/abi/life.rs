@@ -193,9 +193,7 @@ extern "C" fn pncclCommDestroy(comm: CommHandle) -> ResultNumber {
 
 #[unsafe(no_mangle)]
 extern "C" fn pncclCommAbort(comm: CommHandle) -> ResultNumber {
-    end("ncclCommAbort", comm, |comm| {
-        handle::remove("ncclCommAbort", comm)?.abort()
-    })
+    end("ncclCommAbort", comm, |comm| handle::remove("ncclCommAbort", comm)?.abort())
 }
 
 /// # Safety

@@ -262,7 +262,9 @@ impl Link {
         match socket::connect(address) {
             Ok(stream) => self.lines.push(Wire { attempt, line: Line::new(stream), connected: false }),
             // What this process lacks another try does not bring.
-            Err(cause) if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
+            Err(cause)
+                if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) =>
+            {
                 return Err(Error::system(
                     "opening a socket to meet the other ranks",
                     cause,
