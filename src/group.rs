@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
 use crate::comm::Comm;
@@ -14,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::system::thread;
 
-/// The birth of a communicator, to be run beside others.
-pub type Birth = Box<dyn FnOnce() -> Result<()> + Send>;
+/// The birth of a communicator, to be run beside others. It is told by the flag if one of them failed.
+pub type Birth = Box<dyn FnOnce(Arc<AtomicBool>) -> Result<()> + Send>;
 
 /// One communicator's operations of the open group.
 struct Basket {
@@ -119,7 +120,7 @@ pub fn birth(birth: Birth) -> Result<()> {
         GROUP.with_borrow_mut(|group| group.births.push(birth));
         return Ok(());
     }
-    birth()
+    birth(Arc::default())
 }
 
 impl Group {
@@ -196,14 +197,15 @@ impl Group {
 /// Runs the births side by side. Unless every one has its thread none is begun: they wait for one another.
 fn run_births(births: Vec<Birth>) -> Result<()> {
     let (report, reports) = mpsc::channel();
+    let cancel = Arc::<AtomicBool>::default();
     let mut starts = Vec::new();
     for _ in &births {
         let (start, started) = mpsc::sync_channel::<Birth>(1);
-        let report = report.clone();
+        let (report, cancel) = (report.clone(), Arc::clone(&cancel));
         thread::spawn("shoal-birth", move || {
             if let Ok(birth) = started.recv() {
                 // The receiver waits for all.
-                let _ = report.send(birth());
+                let _ = report.send(birth(cancel));
             }
         })?;
         starts.push(start);
@@ -214,9 +216,21 @@ fn run_births(births: Vec<Birth>) -> Result<()> {
         // Taken by a thread that does nothing else.
         let _ = start.send(birth);
     }
-    let results: Vec<Result<()>> = reports.iter().collect();
-    if results.len() < count {
-        return Err(Error::Internal("the birth of a communicator panicked".into()));
+    let mut ended_count = 0;
+    let mut outcome = Ok(());
+    for result in reports {
+        ended_count += 1;
+        if result.is_err() {
+            cancel.store(true, Ordering::Relaxed);
+        }
+        // The first one is the cause.
+        outcome = outcome.and(result);
     }
-    results.into_iter().collect()
+    let all = if ended_count == count { Ok(()) } else { Err(panicked()) };
+    outcome.and(all)
+}
+
+#[cold]
+fn panicked() -> Error {
+    Error::Internal("the birth of a communicator panicked".into())
 }

@@ -63,7 +63,7 @@ pub(super) unsafe fn options(call: &'static str, config: *const Config) -> Resul
     }
     // SAFETY: by the contract of this function a string lies there.
     let name = unsafe { CStr::from_ptr(name) };
-    Ok(Options { name: Some(name.to_string_lossy().into_owned()) })
+    Ok(Options { name: Some(name.to_string_lossy().into_owned()), ..Options::default() })
 }
 
 const REMEDY: &str = "start from NCCL_CONFIG_INITIALIZER";

@@ -44,7 +44,8 @@ impl Cradle {
 
     /// Meets the others now or at the end of the open group.
     fn birth(self, call: &'static str, ranks: u32, id: UniqueId, rank: u32, options: Options) -> Result<()> {
-        group::birth(Box::new(move || {
+        group::birth(Box::new(move |cancel| {
+            let options = Options { cancel, ..options };
             let comm = Comm::init_rank(ranks, &id, rank, options)?;
             let handle = handle::insert(call, Arc::clone(&comm)).inspect_err(|_| {
                 // A handle is refused before anything else can be.

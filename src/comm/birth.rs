@@ -36,7 +36,8 @@ pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options)
     if let Some(warning) = bootstrap::warning(id) {
         log::warn(format_args!("{warning}"));
     }
-    let mut session = Session::join(config, &Join { id, rank, ranks, ..Join::default() }, Arc::default())?;
+    let mut session =
+        Session::join(config, &Join { id, rank, ranks, ..Join::default() }, Arc::clone(&options.cancel))?;
     let topology = Topology::from_cards(rank, &session.cards);
     check_hosts(&topology)?;
     let segment = share_segment(&mut session, &topology, config)?;

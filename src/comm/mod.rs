@@ -13,7 +13,7 @@ pub mod handle;
 mod operators;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::engine::driver::Endpoint;
 use crate::error::{Code, Error, Result};
@@ -31,6 +31,8 @@ pub type UniqueId = [u8; 128];
 pub struct Options {
     /// A name for logs.
     pub name: Option<String>,
+    /// Becomes true when nobody wants the communicator any more while it is being born.
+    pub cancel: Arc<AtomicBool>,
 }
 
 /// Where a communicator stands.

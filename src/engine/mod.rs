@@ -25,6 +25,7 @@ use crate::coalesce::head;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::op::Op;
+use crate::trace::log;
 use crate::transport::{Peer, Standing, Transport};
 use act::Hands;
 use cache::{Cache, PlanId};
@@ -213,10 +214,12 @@ impl<T: Transport, D: Device> Engine<T, D> {
     #[cold]
     pub fn fail(&mut self, error: Error) {
         if self.failure.is_none() {
-            crate::trace::log::warn(format_args!(
-                "rank {} of {}: {error}",
-                self.hands.rank, self.hands.ranks
-            ));
+            let (rank, ranks) = (self.hands.rank, self.hands.ranks);
+            match &error {
+                // The program's own wish.
+                Error::Aborted(text) => log::info(format_args!("{text}")),
+                _ => log::warn(format_args!("rank {rank} of {ranks}: {error}")),
+            }
             if !self.has_left {
                 self.hands.transport.raise(&error.to_string());
             }

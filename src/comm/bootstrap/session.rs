@@ -249,7 +249,7 @@ impl Link {
             self.transmit();
             let Some(event) = self.member.poll_event() else { return Ok(None) };
             match event {
-                Event::Connect(attempt, address) => self.connect(attempt, address),
+                Event::Connect(attempt, address) => self.connect(attempt, address)?,
                 Event::Close(attempt) => self.forget(attempt),
                 Event::Joined(cards) => return Ok(Some(Outcome::Joined(cards))),
                 Event::Gathered(parts) => return Ok(Some(Outcome::Gathered(parts))),
@@ -258,11 +258,22 @@ impl Link {
         }
     }
 
-    fn connect(&mut self, attempt: Attempt, address: SocketAddr) {
+    fn connect(&mut self, attempt: Attempt, address: SocketAddr) -> Result<()> {
         match socket::connect(address) {
             Ok(stream) => self.lines.push(Wire { attempt, line: Line::new(stream), connected: false }),
+            // What this process lacks another try does not bring.
+            Err(cause)
+                if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) =>
+            {
+                return Err(Error::system(
+                    "opening a socket to meet the other ranks",
+                    cause,
+                    "raise the limit of open files (ulimit -n)",
+                ));
+            }
             Err(error) => self.close(attempt, &error),
         }
+        Ok(())
     }
 
     fn transmit(&mut self) {

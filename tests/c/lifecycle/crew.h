@@ -80,10 +80,37 @@ static void crew_start_one(Seat seat, Body body) {
 }
 
 /* Starts all ranks, each in a process of its own; this one made the id. */
-static void crew_start(int ranks, Body body) {
+static void crew_start_with_id(int ranks, Body body) {
   Seat seat = {0, ranks, {{0}}};
   GOOD(ncclGetUniqueId(&seat.id));
   for (seat.rank = 0; seat.rank < ranks; seat.rank++) crew_start_one(seat, body);
+}
+
+typedef struct {
+  ncclUniqueId id;
+  int is_there;
+} Desk;
+
+static Desk* crew_desk;
+static Body crew_body;
+
+static void crew_meet(Seat seat) {
+  if (seat.rank == 0) {
+    GOOD(ncclGetUniqueId(&crew_desk->id));
+    __atomic_store_n(&crew_desk->is_there, 1, __ATOMIC_RELEASE);
+  }
+  while (!__atomic_load_n(&crew_desk->is_there, __ATOMIC_ACQUIRE)) sleep_ms(1);
+  seat.id = crew_desk->id;
+  crew_body(seat);
+}
+
+/* Starts all ranks, each in a process of its own; rank 0 makes the id, which the others find on a desk. */
+static void crew_start(int ranks, Body body) {
+  Seat seat = {0, ranks, {{0}}};
+  crew_desk = mmap(NULL, sizeof *crew_desk, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  CHECK(crew_desk != MAP_FAILED);
+  crew_body = body;
+  for (seat.rank = 0; seat.rank < ranks; seat.rank++) crew_start_one(seat, crew_meet);
 }
 
 /* Waits for one rank; it ended by itself and well, or by the signal that is expected. */
@@ -141,7 +168,7 @@ static ncclResult_t async_error(ncclComm_t comm) {
 /* Keeps the compiler from naming what one of the programs does not use. */
 static inline void crew_unused(void) {
   (void)crew_run, (void)sit, (void)now_ms, (void)board_make, (void)board_wait, (void)board_add;
-  (void)sum_once, (void)async_error, (void)crew_join_one, (void)crew_unused;
+  (void)sum_once, (void)async_error, (void)crew_start_with_id, (void)crew_join_one, (void)crew_unused;
 }
 
 /* The cases of a program: the first argument names one. */

@@ -18,7 +18,10 @@ static void collectives_body(Seat seat) {
 
 static void run_forked(void) {
   const int sizes[] = {1, 2, 3, 7, 8};
-  for (int i = 0; i < 5; i++) crew_run(sizes[i], collectives_body);
+  for (int i = 0; i < 5; i++) {
+    crew_start_with_id(sizes[i], collectives_body);
+    crew_join(sizes[i]);
+  }
 }
 
 /* An executed rank: "rank RANK RANKS INPUT OUTPUT...": rank 0 makes the id and writes it to every output,
@@ -38,12 +41,14 @@ static int executed(int count, char** arguments) {
   return 0;
 }
 
+static char* program;
+
 static void execute(int ranks) {
   int ends[CREW_LIMIT][2];
   for (int rank = 1; rank < ranks; rank++) CHECK(pipe(ends[rank]) == 0);
   for (int rank = 0; rank < ranks; rank++) {
     static char words[CREW_LIMIT + 8][16];
-    char* arguments[CREW_LIMIT + 8] = {"/proc/self/exe", "rank", words[0], words[1], words[2]};
+    char* arguments[CREW_LIMIT + 8] = {program, "rank", words[0], words[1], words[2]};
     int count = 5;
     snprintf(words[0], sizeof words[0], "%d", rank);
     snprintf(words[1], sizeof words[1], "%d", ranks);
@@ -193,6 +198,7 @@ int main(int count, char** arguments) {
       {"two", run_two_communicators}, {"streams", run_streams},
       {NULL, NULL},
   };
+  program = arguments[0];
   if (count > 4 && strcmp(arguments[1], "rank") == 0) return executed(count, arguments);
   return crew_main(count, arguments, cases);
 }
