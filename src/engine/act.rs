@@ -147,12 +147,12 @@ impl<T: Transport, D: Device> Hands<T, D> {
     #[inline]
     pub(super) fn act(
         &mut self,
-        action: Action,
+        action: &Action,
         part: &Part,
         bound: &Bound,
         progress: &mut Progress,
     ) -> Result<Outcome> {
-        match (action, &part.work) {
+        match (*action, &part.work) {
             (Action::Send { peer, from }, work) => self.send(peer, from, work, bound, progress),
             (Action::Recv { peer, into }, Work::Collective(_)) => {
                 let begins = !progress.has_begun;

@@ -126,6 +126,11 @@ impl Endpoint {
             let mut engine = self.engine.take();
             let plan = engine.prepare(ops)?;
             let number = engine.run(ops, plan, self.burst_polls());
+            let mut polls_left = self.spin_count;
+            while engine.completed() < number && polls_left > 0 && !self.is_aborted() {
+                engine.poll();
+                polls_left -= 1;
+            }
             if engine.completed() >= number {
                 return self.verdict(&engine);
             }
@@ -196,18 +201,16 @@ pub fn wait(tickets: &[Ticket]) -> Result<()> {
     let mut results: Vec<Option<Result<()>>> = tickets.iter().map(|_| None).collect();
     let mut patience =
         Patience::new(tickets.iter().map(|ticket| ticket.endpoint.spin_count).min().unwrap_or(0));
-    while results.iter().any(Option::is_none) {
+    let mut left_count = tickets.len();
+    while left_count > 0 {
         let mut has_moved = false;
         for (ticket, result) in tickets.iter().zip(&mut results).filter(|(_, result)| result.is_none()) {
             *result = ticket.poll(&mut has_moved);
+            left_count -= usize::from(result.is_some());
         }
-        let left: Vec<&Arc<Endpoint>> = tickets
-            .iter()
-            .zip(&results)
-            .filter(|(_, result)| result.is_none())
-            .map(|(ticket, _)| &ticket.endpoint)
-            .collect();
-        patience.pause(has_moved, &left);
+        let unfinished = tickets.iter().zip(&results).filter(|(_, result)| result.is_none());
+        patience
+            .pause(has_moved || left_count == 0, || unfinished.map(|(ticket, _)| &ticket.endpoint).collect());
     }
     for ticket in tickets {
         ticket.endpoint.waiter_count.fetch_sub(1, Ordering::AcqRel);
@@ -240,20 +243,19 @@ impl Patience {
         Patience { waiter, idle_since: None, checked_at: None, has_warned: false }
     }
 
-    fn pause(&mut self, has_moved: bool, endpoints: &[&Arc<Endpoint>]) {
+    /// A moment of waiting for `endpoints`, which are asked for only when it is time to sleep.
+    fn pause<'a>(&mut self, has_moved: bool, endpoints: impl FnOnce() -> Vec<&'a Arc<Endpoint>>) {
         if has_moved {
             self.waiter.reset();
             self.idle_since = None;
             return;
         }
-        if endpoints.is_empty() {
-            return;
-        }
         if let Pause::Sleep(bound) = self.waiter.pause() {
+            let endpoints = endpoints();
             let now = Instant::now();
             let idle = now - *self.idle_since.get_or_insert(now);
-            self.look_around(now, idle, endpoints);
-            doze(endpoints, bound);
+            self.look_around(now, idle, &endpoints);
+            doze(&endpoints, bound);
         }
     }
 
@@ -374,7 +376,8 @@ impl Progress {
             }
             let before = tickets.len();
             self.drop_finished();
-            patience.pause(has_moved || lock(&self.unfinished).len() != before, &waiting);
+            let is_shorter = lock(&self.unfinished).len() != before;
+            patience.pause(has_moved || is_shorter, || waiting);
         }
     }
 

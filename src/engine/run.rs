@@ -130,7 +130,7 @@ impl Run {
             if step.wait_count > 0 && self.must_wait(step, part) {
                 break;
             }
-            let outcome = hands.act(step.action, part, &self.bound, &mut progress)?;
+            let outcome = hands.act(&step.action, part, &self.bound, &mut progress)?;
             has_moved |= outcome != Outcome::Blocked;
             if outcome != Outcome::Done {
                 break;
