@@ -85,10 +85,18 @@ impl Party {
         -libc::pid_t::try_from(self.0.id()).expect("a process number")
     }
 
-    /// Whether a process of the group is left; the first of them was waited for.
+    /// Whether a process of the group still runs. One that ended and that nobody waits for, as in a container
+    /// whose first process does not care, does not count.
     fn has_members(&self) -> bool {
-        // SAFETY: no memory is passed; signal 0 only asks.
-        unsafe { libc::kill(self.group(), 0) == 0 }
+        let group = (-self.group()).to_string();
+        let processes = fs::read_dir("/proc").expect("it is mounted").flatten();
+        let lines = processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
+        lines.into_iter().any(|line| {
+            // Behind the name, which may hold anything: state, parent, group.
+            let mut words = line.rsplit(") ").next().unwrap_or_default().split(' ');
+            let (state, process_group) = (words.next(), words.nth(1));
+            process_group == Some(group.as_str()) && state != Some("Z")
+        })
     }
 }
 
