@@ -5,18 +5,14 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use crate::comm::Comm;
+use crate::comm::births::{self, Birth};
 use crate::engine::driver::{self, Ticket};
 use crate::engine::stream::{Launch, Stream, StreamRef};
 use crate::error::{Error, Result};
 use crate::op::Op;
-use crate::system::thread;
-
-/// The birth of a communicator, to be run beside others. It is told by the flag if one of them failed.
-pub type Birth = Box<dyn FnOnce(Arc<AtomicBool>) -> Result<()> + Send>;
 
 /// One communicator's operations of the open group.
 struct Basket {
@@ -154,7 +150,7 @@ impl Group {
                 "the group holds both the birth of a communicator and operations",
                 "put ncclCommInitRank calls into a group of their own",
             )),
-            None if !births.is_empty() => run_births(births),
+            None if !births.is_empty() => births::run(births),
             None => self.launch(),
         };
         for mut basket in self.baskets.drain(..) {
@@ -192,45 +188,4 @@ impl Group {
         driver::finish_behind(tickets);
         Ok(())
     }
-}
-
-/// Runs the births side by side. Unless every one has its thread none is begun: they wait for one another.
-fn run_births(births: Vec<Birth>) -> Result<()> {
-    let (report, reports) = mpsc::channel();
-    let cancel = Arc::<AtomicBool>::default();
-    let mut starts = Vec::new();
-    for _ in &births {
-        let (start, started) = mpsc::sync_channel::<Birth>(1);
-        let (report, cancel) = (report.clone(), Arc::clone(&cancel));
-        thread::spawn("shoal-birth", move || {
-            if let Ok(birth) = started.recv() {
-                // The receiver waits for all.
-                let _ = report.send(birth(cancel));
-            }
-        })?;
-        starts.push(start);
-    }
-    drop(report);
-    let count = births.len();
-    for (start, birth) in starts.iter().zip(births) {
-        // Taken by a thread that does nothing else.
-        let _ = start.send(birth);
-    }
-    let mut ended_count = 0;
-    let mut outcome = Ok(());
-    for result in reports {
-        ended_count += 1;
-        if result.is_err() {
-            cancel.store(true, Ordering::Relaxed);
-        }
-        // The first one is the cause.
-        outcome = outcome.and(result);
-    }
-    let all = if ended_count == count { Ok(()) } else { Err(panicked()) };
-    outcome.and(all)
-}
-
-#[cold]
-fn panicked() -> Error {
-    Error::Internal("the birth of a communicator panicked".into())
 }

@@ -24,6 +24,15 @@ impl Address {
     }
 }
 
+/// What a packet between two ranks says of itself. Transports carry it and do not read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Head {
+    /// What the packet is.
+    pub what: u64,
+    /// Which one of its kind.
+    pub which: u64,
+}
+
 /// An operation of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]

@@ -26,6 +26,8 @@ const PROGRAMS: u64 = 12;
 const TEAM: &str = "SHOAL_TEST_TEAM";
 const PROCESS: &str = "SHOAL_TEST_PROCESS";
 const FOLDER: &str = "SHOAL_TEST_FOLDER";
+/// The process that is killed in the middle of the first program, after which the others end too.
+const DIES: &str = "SHOAL_TEST_DIES";
 
 /// Processes that run programs together.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ struct Team {
     process_count: u32,
     limits: Limits,
     settings: Vec<(&'static str, &'static str)>,
+    /// Settings of the test itself.
+    extra: Vec<(&'static str, String)>,
 }
 
 impl Team {
@@ -73,7 +77,7 @@ impl Team {
         perhaps("SHOAL_FRAME_BYTES", &["64", "300", "2000"]);
         perhaps("SHOAL_COALESCE_BYTES", &["16", "200"]);
         perhaps("SHOAL_ALGORITHM", &["exchange", "ring", "tree", "pairwise"]);
-        Team { number, form, process_count, limits, settings }
+        Team { number, form, process_count, limits, settings, extra: Vec::new() }
     }
 
     fn programs(&self) -> impl Iterator<Item = Program> {
@@ -93,6 +97,7 @@ impl Team {
                 .env(FOLDER, folder)
                 .env("RUST_BACKTRACE", "0")
                 .envs(self.settings.iter().copied())
+                .envs(self.extra.iter().cloned())
                 .stdin(Stdio::null())
                 .stdout(file.try_clone().expect("a log"))
                 .stderr(file)
@@ -199,7 +204,7 @@ fn random_programs_finish_with_the_right_bytes() {
     for number in &numbers {
         let folder = Folder::new(&format!("team-{number}"));
         let Err(problem) = Team::new(*number).run(&folder.0) else { continue };
-        if problem.contains("hang") {
+        if problem.contains("hang: ") {
             hangs += 1;
         } else {
             wrong += 1;
@@ -216,6 +221,42 @@ fn random_programs_finish_with_the_right_bytes() {
     assert!(first.is_empty(), "add these teams to tests/corpus/seeds.txt:\n{}", first.join("\n\n"));
 }
 
+/// Others than the killed one end: well if they needed nothing more of it, else with an error that names it.
+#[test]
+fn the_death_of_a_process_ends_the_waits_of_the_others() {
+    // Teams of a process for each rank.
+    for number in (0..corpus::seed_count(8, 200)).map(|index| index * 6 + 1) {
+        let team = Team::new(number);
+        let victim = 1 + (number / 6) as u32 % (team.process_count - 1);
+        let folder = Folder::new(&format!("death-{number}"));
+        let mut dying = team.clone();
+        dying.extra = vec![(DIES, victim.to_string())];
+        let mut processes = dying.start(&folder.0);
+        let started = Instant::now();
+        for (index, process) in processes.iter_mut().enumerate() {
+            while process.child.try_wait().expect("a state").is_none() {
+                if started.elapsed() > SILENCE {
+                    let _ = process.child.kill();
+                    panic!(
+                        "team {number}, victim {victim}: hang\n{dying:?}\n{}",
+                        tail(index, &process.text())
+                    );
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            let text = process.text();
+            let is_well = index as u32 == victim || !text.contains("FAILED");
+            let names_it = text.contains(&format!("rank {victim} ")) || text.contains("reported");
+            let is_wrong = text.contains("expected") || text.contains("internal error");
+            assert!(
+                (is_well || names_it) && !is_wrong,
+                "team {number}, victim {victim}: {}",
+                tail(index, &text)
+            );
+        }
+    }
+}
+
 /// What a process of a team does; nothing where the test is run by itself.
 #[test]
 fn a_member_of_a_team() {
@@ -226,8 +267,10 @@ fn a_member_of_a_team() {
     };
     let team = Team::new(team.parse().expect("a number"));
     let process: u32 = process.parse().expect("a number");
-    let board = Board { folder: Path::new(&folder), process };
-    for (index, program) in team.programs().enumerate() {
+    let dying = variable(DIES).map(|number| number.parse::<u32>().expect("a number"));
+    let board = Board { folder: Path::new(&folder), process, dies: dying == Some(process) };
+    let program_count = if dying.is_some() { 1 } else { usize::MAX };
+    for (index, program) in team.programs().enumerate().take(program_count) {
         let worlds: Vec<u32> =
             (0..program.ranks).filter(|world| world % team.process_count == process).collect();
         println!("begins {index}: seed {}, {} ranks", program.seed, program.ranks);

@@ -7,8 +7,7 @@
 //! For movers the type and the operator are [`ANY`]: ranks may name different types of equal size. For
 //! reductions the low bits are the count, for movers the bytes that the caller's count makes.
 
-use crate::op::{DataType, Kind, Op, Reduction};
-use crate::transport::Head;
+use crate::op::{DataType, Head, Kind, Op, Reduction};
 
 const SIZE_BITS: u32 = 48;
 const SIZE_MASK: u64 = (1 << SIZE_BITS) - 1;

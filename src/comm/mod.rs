@@ -4,10 +4,11 @@
 //! init_rank -> Live -> finalize -> Finalized -> destroy -> Gone
 //!                 \-> abort ---------------------------->'
 //! ```
-//! `birth` brings a rank into being, `operators` keeps what RedOpCreatePreMulSum made, `handle` gives numbers
+//! `birth` brings a rank into being, `births` several at once, `operators` keeps what RedOpCreatePreMulSum made, `handle` gives numbers
 //! to C programs, `bootstrap` is how ranks find each other.
 
 mod birth;
+pub mod births;
 pub mod bootstrap;
 pub mod handle;
 mod operators;

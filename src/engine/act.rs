@@ -195,9 +195,10 @@ impl<T: Transport, D: Device> Hands<T, D> {
         // SAFETY, for each call below: the ranges lie within the buffers (see the top of the file), the
         // lanes' waits keep everybody else off them, and the builder made operands disjoint or equal.
         match (action, collective) {
-            (Action::Copy { from, into }, _) => unsafe {
-                self.device.copy(bound.at(from, 0), bound.at(into, 0), into.bytes);
-            },
+            (Action::Copy { from, into }, _) => {
+                // SAFETY: as above.
+                unsafe { self.device.copy(bound.at(from, 0), bound.at(into, 0), into.bytes) };
+            }
             (Action::Reduce { left, right, into }, Some(c)) => {
                 let count = into.bytes / c.data_type.size_bytes();
                 let [left, right, into] = [left, right, into].map(|range| bound.at(range, 0));
@@ -307,7 +308,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
     }
 
     #[cold]
-    fn mismatch(&self, peer: u32, expected: Head, bytes: usize, found: Front) -> Error {
+    pub(super) fn mismatch(&self, peer: u32, expected: Head, bytes: usize, found: Front) -> Error {
         let (rank, found_bytes) = (self.rank, found.bytes);
         if found.head == expected {
             return Error::Mismatch(format!(

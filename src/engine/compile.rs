@@ -2,12 +2,12 @@
 //! together.
 #![forbid(unsafe_code)]
 
+use super::run::Progress;
 use super::shape::Shape;
 use crate::coalesce::{self, Limits, Message, head};
 use crate::error::{Error, Result};
-use crate::op::{Combine, DataType, Kind, Op};
-use crate::schedule::{self, Call, Plan};
-use crate::transport::Head;
+use crate::op::{Combine, DataType, Head, Kind, Op};
+use crate::schedule::{self, Call, Lane, Plan, Step};
 use crate::tune;
 
 /// What all plans of a communicator depend on.
@@ -37,6 +37,8 @@ pub(super) struct BatchPlan {
 pub(super) struct Part {
     pub(super) plan: Plan,
     pub(super) work: Work,
+    /// The lanes, with nothing done.
+    pub(super) lanes_at_start: Box<[Progress]>,
 }
 
 /// What a plan is about.
@@ -60,6 +62,18 @@ pub(super) struct Collective {
 }
 
 impl Part {
+    fn new(plan: Plan, work: Work) -> Part {
+        let at_start = |lane: &Lane| Progress { count: lane.count, ..Progress::default() };
+        Part { lanes_at_start: plan.lanes.iter().map(at_start).collect(), plan, work }
+    }
+
+    /// The steps of a lane.
+    #[inline]
+    pub(super) fn steps_of(&self, lane: usize) -> &[Step] {
+        let Lane { first, count } = self.plan.lanes[lane];
+        &self.plan.steps[first as usize..][..count as usize]
+    }
+
     /// The operation, as a person reads it; `number` if it is a collective.
     pub(super) fn describe(&self, ops: &[Op], number: u32) -> String {
         match &self.work {
@@ -93,7 +107,7 @@ pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
         let plan = coalesce::plan(&messages, facts.rank, facts.limits).map_err(|problem| {
             Error::usage("ncclGroupEnd", problem, "put each send to oneself and its receive into one group")
         })?;
-        parts.push(Part { plan, work: Work::Messages });
+        parts.push(Part::new(plan, Work::Messages));
     }
     Ok(BatchPlan { shapes: ops.iter().map(|op| Shape::of(op, facts.rank)).collect(), parts })
 }
@@ -119,5 +133,5 @@ fn collective(index: usize, op: &Op, facts: &Facts) -> Result<Part> {
         data_type: op.data_type,
         scales: plan.steps.iter().any(|step| matches!(step.action, schedule::Action::Scale { .. })),
     });
-    Ok(Part { plan, work })
+    Ok(Part::new(plan, work))
 }

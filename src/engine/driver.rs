@@ -125,12 +125,9 @@ impl Endpoint {
         let number = {
             let mut engine = self.engine.take();
             let plan = engine.prepare(ops)?;
-            let number = engine.submit(ops, plan, None);
-            for _ in 0..self.burst_polls() {
-                engine.poll();
-                if engine.completed() >= number {
-                    return self.verdict(&engine);
-                }
+            let number = engine.run(ops, plan, self.burst_polls());
+            if engine.completed() >= number {
+                return self.verdict(&engine);
             }
             number
         };

@@ -30,7 +30,7 @@ use crate::transport::{Peer, Standing, Transport};
 use act::Hands;
 use cache::{Cache, PlanId};
 use compile::{Part, Work};
-use run::Run;
+use run::{Advance, Run};
 use stream::Launch;
 
 /// What a poll did.
@@ -71,7 +71,11 @@ pub struct Engine<T, D> {
 
 impl<T: Transport, D: Device> Engine<T, D> {
     /// An engine with nothing to do.
-    pub fn new(transport: T, device: D, facts: Facts) -> Engine<T, D> {
+    pub fn new(transport: T, device: D, mut facts: Facts) -> Engine<T, D> {
+        // A frame is one eager packet, whatever the settings allow: a longer one would never find room.
+        let peers = (0..facts.ranks).filter(|peer| *peer != facts.rank);
+        let most_bytes = peers.map(|peer| transport.eager_bytes(peer)).min().unwrap_or(usize::MAX);
+        facts.limits.frame_bytes = facts.limits.frame_bytes.min(most_bytes);
         Engine {
             hands: Hands::new(transport, device, facts.rank, facts.ranks),
             cache: Cache::new(facts),
@@ -105,6 +109,37 @@ impl<T: Transport, D: Device> Engine<T, D> {
         list.extend_from_slice(ops);
         self.queue.push_back(Job { ops: list, plan, launch, has_started: false });
         self.submitted += 1;
+        self.submitted
+    }
+
+    /// Takes a prepared batch and moves it along at once, at most for `polls` polls, if nothing is queued before
+    /// it. Its operations are copied to the queue only if it has to wait. Returns the number at which
+    /// [`Self::completed`] arrives when it is done.
+    #[inline]
+    pub fn run(&mut self, ops: &[Op], id: PlanId, polls: u32) -> u64 {
+        if !self.queue.is_empty() {
+            return self.submit(ops, id, None);
+        }
+        self.submitted += 1;
+        let plan = self.cache.get(id);
+        self.run.start(plan, ops, &mut self.hands);
+        for _ in 0..polls {
+            match self.run.advance(plan, ops, &mut self.hands) {
+                Ok(Advance::Done) => {
+                    self.completed += 1;
+                    return self.submitted;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.fail(error);
+                    self.completed += 1;
+                    return self.submitted;
+                }
+            }
+        }
+        let mut list = self.spare.pop().unwrap_or_default();
+        list.extend_from_slice(ops);
+        self.queue.push_back(Job { ops: list, plan: id, launch: None, has_started: true });
         self.submitted
     }
 
@@ -154,19 +189,14 @@ impl<T: Transport, D: Device> Engine<T, D> {
             job.has_started = true;
             self.run.start(plan, &job.ops, &mut self.hands);
         }
-        let has_moved = loop {
-            let Some(part) = plan.parts.get(self.run.part()) else { break true };
-            let has_moved = self.run.poll(part, &mut self.hands)?;
-            if !self.run.is_part_done() {
-                break has_moved;
+        Ok(match self.run.advance(plan, &job.ops, &mut self.hands)? {
+            Advance::Waiting => Poll::Waiting,
+            Advance::Moved => Poll::Moved,
+            Advance::Done => {
+                self.complete_front(None);
+                Poll::Moved
             }
-            self.run.next_part(plan, &job.ops, &mut self.hands);
-        };
-        if self.run.part() < plan.parts.len() {
-            return Ok(if has_moved { Poll::Moved } else { Poll::Waiting });
-        }
-        self.complete_front(None);
-        Ok(Poll::Moved)
+        })
     }
 
     #[inline]
@@ -247,7 +277,6 @@ impl<T: Transport, D: Device> Engine<T, D> {
     pub fn check_peers(&mut self) {
         self.check_raised();
         self.compare_standings();
-        let waited_for = self.waited_for();
         let (rank, ranks) = (self.hands.rank, self.hands.ranks);
         for peer in (0..ranks).filter(|peer| *peer != rank) {
             if self.queue.is_empty() || self.failure.is_some() {
@@ -256,7 +285,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
             let how = match self.hands.transport.peer(peer) {
                 Peer::Alive => continue,
                 // It left in good order: what it sent may still lie in its line, and be what is waited for.
-                Peer::Closed if !waited_for.contains(&peer) || self.poll() == Poll::Moved => continue,
+                Peer::Closed if self.poll() == Poll::Moved || !self.waited_for().contains(&peer) => continue,
                 Peer::Closed => "left the communicator",
                 Peer::Aborted => "aborted the communicator",
                 Peer::Dead => "is gone (its process ended)",

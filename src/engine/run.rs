@@ -6,7 +6,7 @@ use super::compile::{BatchPlan, Part};
 use crate::device::Device;
 use crate::error::Result;
 use crate::op::Op;
-use crate::schedule::Action;
+use crate::schedule::{Action, Step};
 use crate::transport::Transport;
 
 /// A lane's next step, and how much of it is done.
@@ -20,6 +20,14 @@ pub(super) struct Progress {
     pub(super) has_begun: bool,
     /// Bytes of the step that are done.
     pub(super) moved_bytes: usize,
+}
+
+/// How far a batch came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Advance {
+    Waiting,
+    Moved,
+    Done,
 }
 
 /// The running plan.
@@ -37,11 +45,6 @@ impl Run {
         self.part
     }
 
-    #[inline]
-    pub(super) fn is_part_done(&self) -> bool {
-        self.open.is_empty()
-    }
-
     /// Begins the first part of a batch.
     #[inline]
     pub(super) fn start<T: Transport, D: Device>(
@@ -54,28 +57,36 @@ impl Run {
         self.enter(plan, ops, hands);
     }
 
-    /// Begins the next part.
+    /// Moves the batch as far as it goes now, part after part.
     #[inline]
-    pub(super) fn next_part<T: Transport, D: Device>(
+    pub(super) fn advance<T: Transport, D: Device>(
         &mut self,
         plan: &BatchPlan,
         ops: &[Op],
         hands: &mut Hands<T, D>,
-    ) {
-        self.part += 1;
-        self.enter(plan, ops, hands);
+    ) -> Result<Advance> {
+        let mut has_moved = false;
+        while let Some(part) = plan.parts.get(self.part) {
+            has_moved |= self.poll(part, hands)?;
+            if !self.open.is_empty() {
+                return Ok(if has_moved { Advance::Moved } else { Advance::Waiting });
+            }
+            // The end of a part is progress, even if the next one cannot begin.
+            has_moved = true;
+            self.part += 1;
+            self.enter(plan, ops, hands);
+        }
+        Ok(Advance::Done)
     }
 
     #[inline]
     fn enter<T: Transport, D: Device>(&mut self, plan: &BatchPlan, ops: &[Op], hands: &mut Hands<T, D>) {
-        self.lanes.clear();
-        self.open.clear();
         let Some(part) = plan.parts.get(self.part) else { return };
         hands.bind(part, ops, &mut self.bound);
-        for (index, lane) in part.plan.lanes.iter().enumerate() {
-            self.lanes.push(Progress { count: lane.count, ..Progress::default() });
-            self.open.push(index as u32);
-        }
+        self.lanes.clear();
+        self.lanes.extend_from_slice(&part.lanes_at_start);
+        self.open.clear();
+        self.open.extend(0..part.lanes_at_start.len() as u32);
     }
 
     /// Moves every open lane as far as it goes; whether any moved.
@@ -99,6 +110,12 @@ impl Run {
         Ok(has_moved)
     }
 
+    /// Whether a step has to wait for steps of other lanes.
+    fn must_wait(&self, step: &Step, part: &Part) -> bool {
+        let waits = &part.plan.waits[step.first_wait as usize..][..step.wait_count as usize];
+        waits.iter().any(|wait| self.lanes[wait.lane as usize].next <= wait.index)
+    }
+
     #[inline]
     fn poll_lane<T: Transport, D: Device>(
         &mut self,
@@ -106,26 +123,26 @@ impl Run {
         part: &Part,
         hands: &mut Hands<T, D>,
     ) -> Result<bool> {
-        let first = part.plan.lanes[lane].first;
+        let steps = part.steps_of(lane);
+        let mut progress = self.lanes[lane];
         let mut has_moved = false;
-        while self.lanes[lane].next < self.lanes[lane].count {
-            let step = &part.plan.steps[(first + self.lanes[lane].next) as usize];
-            let waits = &part.plan.waits[step.first_wait as usize..][..step.wait_count as usize];
-            if waits.iter().any(|wait| self.lanes[wait.lane as usize].next <= wait.index) {
+        while let Some(step) = steps.get(progress.next as usize) {
+            if step.wait_count > 0 && self.must_wait(step, part) {
                 break;
             }
-            let outcome = hands.act(step.action, part, &self.bound, &mut self.lanes[lane])?;
+            let outcome = hands.act(step.action, part, &self.bound, &mut progress)?;
             has_moved |= outcome != Outcome::Blocked;
             if outcome != Outcome::Done {
                 break;
             }
-            let progress = &mut self.lanes[lane];
-            *progress = Progress { next: progress.next + 1, count: progress.count, ..Progress::default() };
+            progress = Progress { next: progress.next + 1, ..part.lanes_at_start[lane] };
         }
+        self.lanes[lane] = progress;
         Ok(has_moved)
     }
 
-    /// The peers that open lanes are stuck at.
+    /// The peers that open lanes are stuck at. A lane that waits for another lane is not stuck at its peer,
+    /// whose packet may have come long ago.
     pub(super) fn waited_for(&self, part: &Part) -> Vec<u32> {
         let mut peers: Vec<u32> = self.open.iter().filter_map(|lane| self.peer_of(*lane, part)).collect();
         peers.sort_unstable();
@@ -135,8 +152,11 @@ impl Run {
 
     fn peer_of(&self, lane: u32, part: &Part) -> Option<u32> {
         let progress = self.lanes.get(lane as usize)?;
-        let first = part.plan.lanes.get(lane as usize)?.first;
-        match part.plan.steps.get((first + progress.next) as usize)?.action {
+        let step = part.steps_of(lane as usize).get(progress.next as usize)?;
+        if self.must_wait(step, part) {
+            return None;
+        }
+        match step.action {
             Action::Send { peer, .. }
             | Action::SendFrame { peer, .. }
             | Action::Recv { peer, .. }

@@ -45,10 +45,10 @@ impl<T> Baton<T> {
     fn take_contended(&self) -> Held<'_, T> {
         let mut looks = 0u32;
         loop {
-            if !self.is_taken.load(Ordering::Relaxed) {
-                if let Some(held) = self.try_take() {
-                    return held;
-                }
+            if !self.is_taken.load(Ordering::Relaxed)
+                && let Some(held) = self.try_take()
+            {
+                return held;
             }
             looks += 1;
             if looks < 64 {

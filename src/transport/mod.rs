@@ -10,21 +10,13 @@
 //! Nothing here blocks. Each call does a bounded piece of work and says whether there is more.
 
 #[cfg(test)]
-pub(crate) mod conformance;
+pub(crate) mod conformance_tests;
 pub mod shm;
 pub mod sim;
 
 use crate::error::Error;
 use crate::op::Address;
-
-/// What a packet says of itself; the layer above gives it meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Head {
-    /// What the packet is.
-    pub what: u64,
-    /// Which one of its kind.
-    pub which: u64,
-}
+pub use crate::op::Head;
 
 /// The packet at the front of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,14 +124,12 @@ pub trait Transport {
     /// Who failed first, and why, if somebody did.
     fn raised(&mut self) -> Option<(u32, String)>;
 
-    /// Says where this rank stands, for peers that ask. For long waits. A transport that cannot say it does
-    /// nothing.
-    fn stand(&mut self, _standing: Standing) {}
+    /// Says where this rank stands, for peers that ask. For long waits.
+    fn stand(&mut self, standing: Standing);
 
-    /// What the peer last said of where it stands; it may have gone on since.
-    fn standing(&mut self, _peer: u32) -> Option<Standing> {
-        None
-    }
+    /// What the peer last said of where it stands; it may have gone on since. What it sent before it said so has
+    /// come by now.
+    fn standing(&mut self, peer: u32) -> Option<Standing>;
 
     /// Ends this rank's part, as its peers see it ([`Peer::Closed`] or [`Peer::Aborted`]), and gives back what
     /// is shared with them. Nothing may be used afterwards.

@@ -25,6 +25,8 @@ pub enum Form {
 pub struct Board<'a> {
     pub folder: &'a Path,
     pub process: u32,
+    /// Whether the process is killed in the middle of its script.
+    pub dies: bool,
 }
 
 impl Board<'_> {
@@ -63,7 +65,7 @@ pub fn run(program: &Program, worlds: &[u32], form: Form, board: &Board) -> Resu
                 .iter()
                 .map(|world| {
                     let ids = &ids;
-                    scope.spawn(move || run_rank(program, *world, ids))
+                    scope.spawn(move || run_rank(program, *world, ids, board.dies))
                 })
                 .collect();
             let join = |thread: std::thread::ScopedJoinHandle<_>| thread.join().expect("no panic");
@@ -91,7 +93,7 @@ struct Rank<'a> {
     digest: u64,
 }
 
-fn run_rank(program: &Program, world: u32, ids: &[UniqueId]) -> Result<u64, String> {
+fn run_rank(program: &Program, world: u32, ids: &[UniqueId], dies: bool) -> Result<u64, String> {
     let oracle = Oracle::new(program);
     let mut rank = Rank::new(program, &oracle, world)?;
     for (comm, id) in ids.iter().enumerate() {
@@ -100,6 +102,10 @@ fn run_rank(program: &Program, world: u32, ids: &[UniqueId]) -> Result<u64, Stri
         unsafe { rank.comms[comm].init(program.ranks, *id, place) }.map_err(|text| rank.tell(&text))?;
     }
     while rank.has_more() {
+        if dies && rank.next_group * 2 >= program.scripts[world as usize].len() {
+            // SAFETY: it has no precondition; nothing of this process runs afterwards.
+            unsafe { libc::raise(libc::SIGKILL) };
+        }
         rank.next(false).and_then(|()| rank.perhaps_synchronize()).map_err(|text| rank.tell(&text))?;
     }
     rank.synchronize().map_err(|text| rank.tell(&text))?;

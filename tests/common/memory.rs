@@ -211,11 +211,11 @@ impl Placement {
         let expected = oracle.expected(self.call.action, self.rank, self.call.side);
         for (index, block) in self.blocks.iter().enumerate() {
             let mut found = block.contents()?;
-            if let (Some((of, at, bytes)), Some(expected)) = (self.target, &expected) {
-                if of == index {
-                    expected.check(&found[at..at + bytes])?;
-                    found[at..at + bytes].copy_from_slice(&self.before[index][at..at + bytes]);
-                }
+            if let (Some((of, at, bytes)), Some(expected)) = (self.target, &expected)
+                && of == index
+            {
+                expected.check(&found[at..at + bytes])?;
+                found[at..at + bytes].copy_from_slice(&self.before[index][at..at + bytes]);
             }
             oracle::check_bytes(&self.before[index], &found)
                 .map_err(|text| format!("memory that is not to be written changed: {text}"))?;

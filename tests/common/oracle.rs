@@ -202,14 +202,14 @@ fn float_value(collective: &Collective, rank: u32, ranks: u32, index: usize, ran
             return if is_odd { 0 } else { random };
         }
         Reduction::Prod => {
-            let is_special = turn % (ranks as usize).div_ceil(5) == 0;
+            let is_special = turn.is_multiple_of((ranks as usize).div_ceil(5));
             sign * if is_special { dice.pick(&[0.5, 1.0, 2.0]) } else { 1.0 }
         }
         _ if collective.values == Values::Rough => sign * dice.below(1 << 24) as f64 / f64::from(1 << 24),
         _ => {
             let most = 1usize << number::precision_bits(data_type).min(20);
             let scale = number::power((mix(collective.seed, index as u64) % 4) as i32);
-            let is_special = turn % (ranks as usize).div_ceil(most) == 0;
+            let is_special = turn.is_multiple_of((ranks as usize).div_ceil(most));
             let magnitude = dice.below((most / ranks as usize).max(1) + 1);
             if is_special { sign * magnitude as f64 * scale } else { 0.0 }
         }

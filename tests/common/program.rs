@@ -168,7 +168,7 @@ impl Action {
             }
             _ => loop {
                 let candidate = dice.pick(&DataType::ALL);
-                if bytes % candidate.size_bytes() == 0 {
+                if bytes.is_multiple_of(candidate.size_bytes()) {
                     break candidate;
                 }
             },

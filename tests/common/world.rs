@@ -77,7 +77,8 @@ impl Setup {
             },
             limits: Limits {
                 message_bytes: dice.pick(&[8, 64, 256, 1024]),
-                frame_bytes: dice.between(64, eager_bytes),
+                // May be more than a packet holds.
+                frame_bytes: dice.between(64, 2 * eager_bytes),
             },
             cores: dice.pick(&[1, 64]),
             algorithm: dice.pick(&["", "exchange", "ring", "tree", "pairwise"]),
@@ -219,11 +220,16 @@ impl<'a> World<'a> {
             }
             // A rank that saw a packet may let its sender move, which was asked before: one round is no proof.
             stuck_rounds = if !is_stuck || self.advance() { 0 } else { stuck_rounds + 1 };
-            if stuck_rounds > 2 && !self.look_around()? {
+            // Ranks say where they wait when they look around, and see it at the next look.
+            if stuck_rounds > 2 && !self.look_around()? && !self.look_around()? {
                 return Err("hang: no rank can move and nothing is under way".into());
             }
             if !is_stuck && self.dice.chance(20) {
                 self.advance();
+            }
+            // Asking too early does no harm.
+            if self.dice.chance(3) {
+                self.look_around()?;
             }
         }
         Err(format!("no end after {MOST_ROUNDS} rounds"))
@@ -402,10 +408,11 @@ impl<'a> World<'a> {
     fn check(&mut self, place: usize, placement: &mut Placement) -> Result<(), String> {
         let call = placement.call();
         let action = self.program.actions[call.action];
-        if let Some(Trouble { world, what: What::Other(changed, _) }) = self.setup.trouble {
-            if world as usize == place && changed == call.action {
-                return Ok(());
-            }
+        if let Some(Trouble { world, what: What::Other(changed, _) }) = self.setup.trouble
+            && world as usize == place
+            && changed == call.action
+        {
+            return Ok(());
         }
         placement.verify(self.oracle).map_err(|problem| {
             format!("rank {place}, {:?} of action {} {action:?}: {problem}", call.side, call.action)

@@ -55,8 +55,9 @@ impl Check {
             .filter(|index| {
                 let Some(expected) = self.expected(*index) else { return false };
                 let found = values::read(self.request.data_type, result, *index);
-                // Written so that a result that is no number is wrong.
-                !((found - expected).abs() <= tolerance * expected.abs().max(1.0))
+                let is_right = (found - expected).abs() <= tolerance * expected.abs().max(1.0);
+                // A result that is no number is not right either.
+                !is_right
             })
             .count() as u64
     }

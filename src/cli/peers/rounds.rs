@@ -136,9 +136,12 @@ fn figure(row: &Row, contender: &Contender, place: usize, around: Option<[f64; 2
     }
 }
 
+/// How many figures a contender has; the flag tells the two runs of this library apart.
+type Counts<'figures> = HashMap<(&'figures str, bool), usize>;
+
 /// Whether every contender that has figures of a case has enough of them in one state that all share.
 fn is_enough(figures: &[Figure], place: usize, enough: usize) -> bool {
-    let mut counts: HashMap<(&Case, State), HashMap<(&str, bool), usize>> = HashMap::new();
+    let mut counts: HashMap<(&Case, State), Counts<'_>> = HashMap::new();
     let mut present: HashMap<&Case, Vec<(&str, bool)>> = HashMap::new();
     for figure in figures.iter().filter(|figure| figure.case.place == place) {
         let who = (figure.contender, figure.is_control);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::system::memory;
-use crate::transport::conformance::{self, Player, Script, Source, ordinary};
+use crate::transport::conformance_tests::{self as conformance, Player, Script, Source, ordinary};
 
 const ALL: Settings = Settings { direct: true, mapped: true, attach: true, bulk_bytes: 0 };
 const RING_ONLY: Settings = Settings { direct: false, mapped: false, attach: false, bulk_bytes: usize::MAX };

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use super::{Bulk, Front, Head, Peer, Transport};
+use super::{Bulk, Front, Head, Peer, Standing, Transport};
 use crate::error::Error;
 use crate::op::Address;
 
@@ -75,6 +75,7 @@ struct Inner {
     dice: Dice,
     lines: HashMap<(u32, u32), Line>,
     states: Vec<Peer>,
+    standings: HashMap<u32, Standing>,
     raised: Option<(u32, String)>,
     packet_count: u64,
 }
@@ -93,6 +94,7 @@ impl Network {
             dice: Dice::new(seed),
             lines: HashMap::new(),
             states: vec![Peer::Alive; ranks as usize],
+            standings: HashMap::new(),
             raised: None,
             packet_count: 0,
         })))
@@ -141,6 +143,11 @@ impl Network {
 impl Inner {
     fn line(&mut self, from: u32, to: u32) -> &mut Line {
         self.lines.entry((from, to)).or_default()
+    }
+
+    fn is_under_way(&self, from: u32, to: u32) -> bool {
+        let line = self.lines.get(&(from, to));
+        line.is_some_and(|line| line.packets.iter().any(|packet| packet.arrives_ns > self.now_ns))
     }
 
     fn send(&mut self, from: u32, to: u32, mut packet: Packet) {
@@ -313,7 +320,10 @@ impl Transport for SimTransport {
     }
 
     fn peer(&mut self, peer: u32) -> Peer {
-        self.network.0.borrow().states[peer as usize]
+        let inner = self.network.0.borrow();
+        let state = inner.states[peer as usize];
+        // That it left arrives behind what it sent.
+        if state == Peer::Closed && inner.is_under_way(peer, self.rank) { Peer::Alive } else { state }
     }
 
     fn raise(&mut self, reason: &str) {
@@ -326,6 +336,16 @@ impl Transport for SimTransport {
 
     fn raised(&mut self) -> Option<(u32, String)> {
         self.network.0.borrow().raised.clone()
+    }
+
+    fn stand(&mut self, standing: Standing) {
+        self.network.0.borrow_mut().standings.insert(self.rank, standing);
+    }
+
+    fn standing(&mut self, peer: u32) -> Option<Standing> {
+        let inner = self.network.0.borrow();
+        // What it says arrives behind what it sent.
+        if inner.is_under_way(peer, self.rank) { None } else { inner.standings.get(&peer).copied() }
     }
 
     fn leave(&mut self, how: Peer) {
