@@ -264,7 +264,7 @@ fn a_machine_may_be_full_of_ranks() {
 
 #[test]
 fn programs_may_just_end() {
-    cases(&[("exits", "forgetful"), ("exits", "leaving"), ("exits", "threads")]);
+    cases(&[("exits", "forgetful"), ("exits", "leaving"), ("exits", "finishing"), ("exits", "threads")]);
 }
 
 /// What makes sense under valgrind: no case that kills, limits or times, and none that makes an id before it
@@ -316,7 +316,13 @@ fn valgrind_finds_nothing_wrong() {
 fn again_and_again() {
     for _ in 0..20 {
         cases(&[("abort", "taken"), ("abort", "blocked"), ("death", "small"), ("death", "large")]);
-        cases(&[("forked", "children"), ("exits", "leaving"), ("starts", "streams"), ("starts", "two")]);
+        cases(&[
+            ("exits", "finishing"),
+            ("forked", "children"),
+            ("exits", "leaving"),
+            ("starts", "streams"),
+            ("starts", "two"),
+        ]);
         cases_with(&[("abort", "taken"), ("death", "large")], &[("SHOAL_CMA", "0")]);
     }
 }
