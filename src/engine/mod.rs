@@ -220,7 +220,9 @@ impl<T: Transport, D: Device> Engine<T, D> {
                 Error::Aborted(text) => log::info(format_args!("{text}")),
                 _ => log::warn(format_args!("rank {rank} of {ranks}: {error}")),
             }
-            if !self.has_left {
+            // Who aborts with nothing under way takes nothing from those who still read what it sent.
+            let is_missed = !matches!(error, Error::Aborted(_)) || !self.queue.is_empty();
+            if !self.has_left && is_missed {
                 self.hands.transport.raise(&error.to_string());
             }
             self.failure = Some(error.clone());
@@ -284,8 +286,9 @@ impl<T: Transport, D: Device> Engine<T, D> {
             }
             let how = match self.hands.transport.peer(peer) {
                 Peer::Alive => continue,
-                // It left in good order: what it sent may still lie in its line, and be what is waited for.
-                Peer::Closed if self.poll() == Poll::Moved || !self.waited_for().contains(&peer) => continue,
+                // What it sent before it left, or before its program just ended, may still lie in its line, and
+                // be what is waited for. Whoever does wait for it tells the others.
+                _ if self.poll() == Poll::Moved || !self.waited_for().contains(&peer) => continue,
                 Peer::Closed => "left the communicator",
                 Peer::Aborted => "aborted the communicator",
                 Peer::Dead => "is gone (its process ended)",
@@ -323,9 +326,12 @@ impl<T: Transport, D: Device> Engine<T, D> {
                     is_begun
                         && number == self.hands.collective_count
                         && theirs.waits_for & bit(self.hands.rank) != 0
-                        && self.poll() == Poll::Waiting
                 }
             };
+            if disagree && own.is_none() && self.poll() != Poll::Waiting {
+                // It goes on, and stands elsewhere now.
+                return;
+            }
             if disagree {
                 self.fail(Error::Mismatch(format!(
                     "ranks disagree: rank {} is in {}; rank {peer} is in {}; make both call the same \

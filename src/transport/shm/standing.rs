@@ -40,7 +40,7 @@ impl Place {
         let waits_for = self.waits_for.load(Ordering::Relaxed);
         // Pairs with the fence of the writer.
         fence(Ordering::Acquire);
-        let is_whole = count != 0 && count % 2 == 0 && self.count.load(Ordering::Relaxed) == count;
+        let is_whole = count != 0 && count.is_multiple_of(2) && self.count.load(Ordering::Relaxed) == count;
         is_whole.then_some(Standing { head, waits_for })
     }
 }

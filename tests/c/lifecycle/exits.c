@@ -77,6 +77,21 @@ static void run_leaving(void) {
   for (kind = 0; kind < 4; kind++) crew_run(3, leaving_body);
 }
 
+/* Who is done aborts, exits or destroys at once, and takes nothing from those who still read what it sent. */
+static void finishing_body(Seat seat) {
+  ncclComm_t comm = sit(seat);
+  for (int i = 0; i < 3; i++) GOOD(sum_once(comm, seat.rank, seat.ranks, COUNT, words));
+  /* The larger ones go straight between the buffers, the small ones through lines. */
+  GOOD(sum_once(comm, seat.rank, seat.ranks, 10, words));
+  if ((seat.rank + kind) % 3 == 0) GOOD(ncclCommAbort(comm));
+  if ((seat.rank + kind) % 3 == 1) GOOD(ncclCommDestroy(comm));
+  exit(0);
+}
+
+static void run_finishing(void) {
+  for (kind = 0; kind < 3; kind++) crew_run(5, finishing_body);
+}
+
 /* Threads that ended, and communicators that others destroy. */
 static ncclComm_t passed;
 
@@ -99,7 +114,7 @@ static void run_threads(void) {
 
 int main(int count, char** arguments) {
   const Case cases[] = {
-      {"forgetful", run_forgetful}, {"leaving", run_leaving}, {"threads", run_threads}, {NULL, NULL}};
+      {"forgetful", run_forgetful}, {"leaving", run_leaving}, {"finishing", run_finishing}, {"threads", run_threads}, {NULL, NULL}};
   board = board_make();
   return crew_main(count, arguments, cases);
 }
