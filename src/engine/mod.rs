@@ -172,6 +172,10 @@ impl<T: Transport, D: Device> Engine<T, D> {
         match self.try_poll() {
             Ok(poll) => poll,
             Err(error) => {
+                // A peer that left in the middle of a packet has mostly said why.
+                if matches!(error, Error::Remote(_)) {
+                    self.check_raised();
+                }
                 self.fail(error);
                 Poll::Moved
             }
