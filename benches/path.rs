@@ -49,7 +49,7 @@ fn calls(criterion: &mut Criterion) {
     for (name, kind, count) in CALLS {
         let op = op(*kind, *count, &mut source, &mut target);
         bench.bench_function(*name, |bencher| {
-            bencher.iter(|| group::submit("bench", &comm, black_box(op), None).expect("it runs"));
+            bencher.iter(|| group::submit("bench", &comm, black_box(&op), None).expect("it runs"));
         });
     }
     let send = op(Kind::Send, 2, &mut source, &mut target);
@@ -58,8 +58,8 @@ fn calls(criterion: &mut Criterion) {
         bencher.iter(|| {
             group::start();
             for _ in 0..64 {
-                group::submit("bench", &comm, send, None).expect("it is taken");
-                group::submit("bench", &comm, receive, None).expect("it is taken");
+                group::submit("bench", &comm, &send, None).expect("it is taken");
+                group::submit("bench", &comm, &receive, None).expect("it is taken");
             }
             group::end().expect("it runs");
         });

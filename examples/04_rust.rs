@@ -30,7 +30,7 @@ fn average(rank: u32, id: &UniqueId) -> Result<Vec<f64>> {
         target: Address(mean.as_mut_ptr() as usize),
         scalar: Scalar::None,
     };
-    group::submit("the average", &comm, op, None)?;
+    group::submit("the average", &comm, &op, None)?;
     comm.destroy()?;
     Ok(mean)
 }

@@ -78,20 +78,20 @@ pub fn end() -> Result<()> {
 /// # Errors
 /// The communicator cannot take it, or what went wrong while it ran.
 #[inline]
-pub fn submit(call: &'static str, comm: &Arc<Comm>, op: Op, stream: StreamRef) -> Result<()> {
+pub fn submit(call: &'static str, comm: &Arc<Comm>, op: &Op, stream: StreamRef) -> Result<()> {
     comm.check_usable(call)?;
     if DEPTH.get() > 0 {
         GROUP.with_borrow_mut(|group| group.add(comm, op, stream));
         return Ok(());
     }
     match stream {
-        None => comm.endpoint().run(&[op]),
+        None => comm.endpoint().run(std::slice::from_ref(op)),
         Some(stream) => {
-            let ops = [op];
+            let ops = std::slice::from_ref(op);
             driver::ensure_progress()?;
-            comm.endpoint().engine().prepare(&ops)?;
+            comm.endpoint().engine().prepare(ops)?;
             let launch = Arc::new(Launch::new(vec![stream], 1));
-            driver::finish_behind(vec![comm.endpoint().submit(&ops, Some(launch))?]);
+            driver::finish_behind(vec![comm.endpoint().submit(ops, Some(launch))?]);
             Ok(())
         }
     }
@@ -121,7 +121,7 @@ pub fn birth(birth: Birth) -> Result<()> {
 
 impl Group {
     #[inline]
-    fn add(&mut self, comm: &Arc<Comm>, op: Op, stream: StreamRef) {
+    fn add(&mut self, comm: &Arc<Comm>, op: &Op, stream: StreamRef) {
         match stream {
             None => self.waits = true,
             Some(stream) => {
@@ -132,11 +132,11 @@ impl Group {
         }
         // Calls on one communicator mostly follow each other.
         if let Some(basket) = self.baskets.iter_mut().rev().find(|basket| Arc::ptr_eq(&basket.comm, comm)) {
-            basket.ops.push(op);
+            basket.ops.push(*op);
             return;
         }
         let mut ops = self.spare.pop().unwrap_or_default();
-        ops.push(op);
+        ops.push(*op);
         self.baskets.push(Basket { comm: Arc::clone(comm), ops });
     }
 

@@ -35,7 +35,7 @@ fn enqueue<const KIND: usize>(call: Call) -> ResultNumber {
     wall::grouped(call.name, || {
         handle::with(call.name, call.comm.addr(), |comm| {
             let op = convert(const { Kind::ALL[KIND] }, &call, comm)?;
-            group::submit(call.name, comm, op, stream_of(call.name, call.stream)?)
+            group::submit(call.name, comm, &op, stream_of(call.name, call.stream)?)
         })
     })
 }

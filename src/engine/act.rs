@@ -13,7 +13,7 @@ use crate::device::{Device, Multiplier};
 use crate::error::{Error, Result};
 use crate::op::{Address, Op, Reduction, Scalar};
 use crate::schedule::{Action, Range};
-use crate::transport::{Bulk, Front, Head, Transport};
+use crate::transport::{Bulk, Front, Head, Transport, Whole};
 
 /// What became of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +156,12 @@ impl<T: Transport, D: Device> Hands<T, D> {
             (Action::Send { peer, from }, work) => self.send(peer, from, work, bound, progress),
             (Action::Recv { peer, into }, Work::Collective(_)) => {
                 let begins = !progress.has_begun;
+                let target = bound.at(into, 0);
+                // SAFETY: the target as at the top of the file; the view holds as many bytes.
+                let copy = |device: &D, view| unsafe { device.copy(view, target, into.bytes) };
+                if begins && let Some(outcome) = self.receive_whole(peer, into.bytes, bound, copy) {
+                    return Ok(outcome);
+                }
                 if begins && !self.recognize(peer, bound.head, into.bytes)? {
                     return Ok(Outcome::Blocked);
                 }
@@ -165,6 +171,18 @@ impl<T: Transport, D: Device> Hands<T, D> {
             (Action::Recv { peer, into }, Work::Messages) => self.take_message(peer, into, bound, progress),
             (Action::RecvReduce { peer, with, into, incoming_first }, Work::Collective(collective)) => {
                 let begins = !progress.has_begun;
+                let combine = |device: &D, view| {
+                    let (own, target) = (bound.at(with, 0), bound.at(into, 0));
+                    let (left, right) = if incoming_first { (view, own) } else { (own, view) };
+                    let count = into.bytes / collective.data_type.size_bytes();
+                    // SAFETY: the buffers as at the top of the file; the view holds as many bytes.
+                    unsafe {
+                        device.reduce(collective.combine, collective.data_type, left, right, target, count);
+                    }
+                };
+                if begins && let Some(outcome) = self.receive_whole(peer, into.bytes, bound, combine) {
+                    return Ok(outcome);
+                }
                 if begins && !self.recognize(peer, bound.head, into.bytes)? {
                     return Ok(Outcome::Blocked);
                 }
@@ -343,6 +361,29 @@ impl<T: Transport, D: Device> Hands<T, D> {
         Ok(Outcome::Done)
     }
 
+    /// The short way for a packet of a collective; `None` if it has to be looked at the long way.
+    #[inline]
+    fn receive_whole(
+        &mut self,
+        peer: u32,
+        bytes: usize,
+        bound: &Bound,
+        take: impl FnOnce(&D, Address),
+    ) -> Option<Outcome> {
+        if self.inbound[peer as usize].is_open() {
+            return None;
+        }
+        match self.transport.peek_whole(peer, bound.head, bytes) {
+            Whole::Absent => Some(Outcome::Blocked),
+            Whole::Unknown => None,
+            Whole::Here(view) => {
+                take(&self.device, Address(view.as_ptr().expose_provenance()));
+                self.transport.drop_whole(peer, bytes);
+                Some(Outcome::Done)
+            }
+        }
+    }
+
     #[inline]
     fn receive_reduce(
         &mut self,
@@ -388,8 +429,20 @@ impl<T: Transport, D: Device> Hands<T, D> {
         let place = peer as usize;
         let begins = !progress.has_begun;
         if begins && !self.inbound[place].is_open() {
-            let Some(front) = self.transport.front(peer)? else { return Ok(Outcome::Blocked) };
             let expected = head::numbered(head::of_message(into.bytes), self.received_count[place]);
+            match self.transport.peek_whole(peer, expected, into.bytes) {
+                Whole::Absent => return Ok(Outcome::Blocked),
+                Whole::Unknown => {}
+                Whole::Here(view) => {
+                    let view = Address(view.as_ptr().expose_provenance());
+                    // SAFETY: the target as at the top of the file; the view holds as many bytes.
+                    unsafe { self.device.copy(view, bound.at(into, 0), into.bytes) };
+                    self.transport.drop_whole(peer, into.bytes);
+                    self.received_count[place] = self.received_count[place].wrapping_add(1);
+                    return Ok(Outcome::Done);
+                }
+            }
+            let Some(front) = self.transport.front(peer)? else { return Ok(Outcome::Blocked) };
             if let Some(count) = head::frame_count(front.head) {
                 self.open_frame(peer, front, count, expected, into.bytes)?;
             } else if front.head != expected || front.bytes != into.bytes {

@@ -2,7 +2,6 @@
 //! together.
 #![forbid(unsafe_code)]
 
-use super::run::Progress;
 use super::shape::Shape;
 use crate::coalesce::{self, Limits, Message, head};
 use crate::error::{Error, Result};
@@ -37,8 +36,8 @@ pub(super) struct BatchPlan {
 pub(super) struct Part {
     pub(super) plan: Plan,
     pub(super) work: Work,
-    /// The lanes, with nothing done.
-    pub(super) lanes_at_start: Box<[Progress]>,
+    /// The plan's steps, lane by lane.
+    pub(super) lanes: Box<[Box<[Step]>]>,
 }
 
 /// What a plan is about.
@@ -63,15 +62,8 @@ pub(super) struct Collective {
 
 impl Part {
     fn new(plan: Plan, work: Work) -> Part {
-        let at_start = |lane: &Lane| Progress { count: lane.count, ..Progress::default() };
-        Part { lanes_at_start: plan.lanes.iter().map(at_start).collect(), plan, work }
-    }
-
-    /// The steps of a lane.
-    #[inline]
-    pub(super) fn steps_of(&self, lane: usize) -> &[Step] {
-        let Lane { first, count } = self.plan.lanes[lane];
-        &self.plan.steps[first as usize..][..count as usize]
+        let steps = |lane: &Lane| plan.steps[lane.first as usize..][..lane.count as usize].into();
+        Part { lanes: plan.lanes.iter().map(steps).collect(), plan, work }
     }
 
     /// The operation, as a person reads it; `number` if it is a collective.

@@ -122,7 +122,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
         }
         self.submitted += 1;
         let plan = self.cache.get(id);
-        self.run.start(plan, ops, &mut self.hands);
+        self.run.start();
         for _ in 0..polls {
             match self.run.advance(plan, ops, &mut self.hands) {
                 Ok(Advance::Done) => {
@@ -191,7 +191,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
                 return Ok(Poll::Waiting);
             }
             job.has_started = true;
-            self.run.start(plan, &job.ops, &mut self.hands);
+            self.run.start();
         }
         Ok(match self.run.advance(plan, &job.ops, &mut self.hands)? {
             Advance::Waiting => Poll::Waiting,

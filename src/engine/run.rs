@@ -14,12 +14,17 @@ use crate::transport::Transport;
 pub(super) struct Progress {
     /// Steps done.
     pub(super) next: u32,
-    /// Of how many.
-    pub(super) count: u32,
     /// Whether the step has been announced or its packet recognized.
     pub(super) has_begun: bool,
     /// Bytes of the step that are done.
     pub(super) moved_bytes: usize,
+}
+
+/// A lane with steps left.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    lane: u32,
+    progress: Progress,
 }
 
 /// How far a batch came.
@@ -34,10 +39,13 @@ pub(super) enum Advance {
 #[derive(Debug, Default)]
 pub(super) struct Run {
     part: usize,
-    lanes: Vec<Progress>,
-    /// The lanes with steps left.
-    open: Vec<u32>,
+    /// What is unfinished. A lane that ends at the first look never gets here.
+    open: Vec<Open>,
+    /// Steps done, by lane; kept only where steps wait for steps of other lanes.
+    done: Vec<u32>,
     bound: Bound,
+    /// Whether the part's lanes were looked at.
+    has_entered: bool,
 }
 
 impl Run {
@@ -45,16 +53,12 @@ impl Run {
         self.part
     }
 
-    /// Begins the first part of a batch.
+    /// Begins a batch; nothing moves yet.
     #[inline]
-    pub(super) fn start<T: Transport, D: Device>(
-        &mut self,
-        plan: &BatchPlan,
-        ops: &[Op],
-        hands: &mut Hands<T, D>,
-    ) {
+    pub(super) fn start(&mut self) {
         self.part = 0;
-        self.enter(plan, ops, hands);
+        self.has_entered = false;
+        self.open.clear();
     }
 
     /// Moves the batch as far as it goes now, part after part.
@@ -67,43 +71,56 @@ impl Run {
     ) -> Result<Advance> {
         let mut has_moved = false;
         while let Some(part) = plan.parts.get(self.part) {
-            has_moved |= self.poll(part, hands)?;
+            has_moved |=
+                if self.has_entered { self.poll(part, hands)? } else { self.enter(part, ops, hands)? };
             if !self.open.is_empty() {
                 return Ok(if has_moved { Advance::Moved } else { Advance::Waiting });
             }
             // The end of a part is progress, even if the next one cannot begin.
             has_moved = true;
             self.part += 1;
-            self.enter(plan, ops, hands);
+            self.has_entered = false;
         }
         Ok(Advance::Done)
     }
 
+    /// The first look at every lane of a part.
     #[inline]
-    fn enter<T: Transport, D: Device>(&mut self, plan: &BatchPlan, ops: &[Op], hands: &mut Hands<T, D>) {
-        let Some(part) = plan.parts.get(self.part) else { return };
+    fn enter<T: Transport, D: Device>(
+        &mut self,
+        part: &Part,
+        ops: &[Op],
+        hands: &mut Hands<T, D>,
+    ) -> Result<bool> {
         hands.bind(part, ops, &mut self.bound);
-        self.lanes.clear();
-        self.lanes.extend_from_slice(&part.lanes_at_start);
-        self.open.clear();
-        self.open.extend(0..part.lanes_at_start.len() as u32);
+        self.has_entered = true;
+        self.done.clear();
+        if !part.plan.waits.is_empty() {
+            self.done.resize(part.lanes.len(), 0);
+        }
+        let mut has_moved = false;
+        for (lane, steps) in part.lanes.iter().enumerate() {
+            let mut open = Open { lane: lane as u32, progress: Progress::default() };
+            has_moved |= self.poll_lane(&mut open, steps, part, hands)?;
+            if (open.progress.next as usize) < steps.len() {
+                self.open.push(open);
+            }
+        }
+        Ok(has_moved)
     }
 
     /// Moves every open lane as far as it goes; whether any moved.
     #[inline]
-    pub(super) fn poll<T: Transport, D: Device>(
-        &mut self,
-        part: &Part,
-        hands: &mut Hands<T, D>,
-    ) -> Result<bool> {
+    fn poll<T: Transport, D: Device>(&mut self, part: &Part, hands: &mut Hands<T, D>) -> Result<bool> {
         let mut has_moved = false;
         let mut place = 0;
-        while let Some(lane) = self.open.get(place).copied() {
-            has_moved |= self.poll_lane(lane as usize, part, hands)?;
-            let progress = &self.lanes[lane as usize];
-            if progress.next == progress.count {
+        while let Some(mut open) = self.open.get(place).copied() {
+            let steps = &part.lanes[open.lane as usize];
+            has_moved |= self.poll_lane(&mut open, steps, part, hands)?;
+            if open.progress.next as usize == steps.len() {
                 self.open.swap_remove(place);
             } else {
+                self.open[place] = open;
                 place += 1;
             }
         }
@@ -113,46 +130,46 @@ impl Run {
     /// Whether a step has to wait for steps of other lanes.
     fn must_wait(&self, step: &Step, part: &Part) -> bool {
         let waits = &part.plan.waits[step.first_wait as usize..][..step.wait_count as usize];
-        waits.iter().any(|wait| self.lanes[wait.lane as usize].next <= wait.index)
+        waits.iter().any(|wait| self.done[wait.lane as usize] <= wait.index)
     }
 
     #[inline]
     fn poll_lane<T: Transport, D: Device>(
         &mut self,
-        lane: usize,
+        open: &mut Open,
+        steps: &[Step],
         part: &Part,
         hands: &mut Hands<T, D>,
     ) -> Result<bool> {
-        let steps = part.steps_of(lane);
-        let mut progress = self.lanes[lane];
         let mut has_moved = false;
-        while let Some(step) = steps.get(progress.next as usize) {
+        while let Some(step) = steps.get(open.progress.next as usize) {
             if step.wait_count > 0 && self.must_wait(step, part) {
                 break;
             }
-            let outcome = hands.act(&step.action, part, &self.bound, &mut progress)?;
+            let outcome = hands.act(&step.action, part, &self.bound, &mut open.progress)?;
             has_moved |= outcome != Outcome::Blocked;
             if outcome != Outcome::Done {
                 break;
             }
-            progress = Progress { next: progress.next + 1, ..part.lanes_at_start[lane] };
+            open.progress = Progress { next: open.progress.next + 1, ..Progress::default() };
+            if let Some(done) = self.done.get_mut(open.lane as usize) {
+                *done = open.progress.next;
+            }
         }
-        self.lanes[lane] = progress;
         Ok(has_moved)
     }
 
     /// The peers that open lanes are stuck at. A lane that waits for another lane is not stuck at its peer,
     /// whose packet may have come long ago.
     pub(super) fn waited_for(&self, part: &Part) -> Vec<u32> {
-        let mut peers: Vec<u32> = self.open.iter().filter_map(|lane| self.peer_of(*lane, part)).collect();
+        let mut peers: Vec<u32> = self.open.iter().filter_map(|open| self.peer_of(open, part)).collect();
         peers.sort_unstable();
         peers.dedup();
         peers
     }
 
-    fn peer_of(&self, lane: u32, part: &Part) -> Option<u32> {
-        let progress = self.lanes.get(lane as usize)?;
-        let step = part.steps_of(lane as usize).get(progress.next as usize)?;
+    fn peer_of(&self, open: &Open, part: &Part) -> Option<u32> {
+        let step = part.lanes.get(open.lane as usize)?.get(open.progress.next as usize)?;
         if self.must_wait(step, part) {
             return None;
         }

@@ -27,6 +27,17 @@ pub struct Front {
     pub bytes: usize,
 }
 
+/// What lies at the front, seen the short way.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Whole<'a> {
+    /// Nothing has come.
+    Absent,
+    /// What was expected.
+    Here(&'a [u8]),
+    /// Something that `front` has to look at.
+    Unknown,
+}
+
 /// Where a bulk packet of ours stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bulk {
@@ -90,6 +101,17 @@ pub trait Transport {
     /// # Errors
     /// What lies there cannot be a packet.
     fn front(&mut self, peer: u32) -> Result<Option<Front>, Error>;
+
+    /// The short way for small packets, in place of `front`, `view` and `finish`: the bytes of the packet at
+    /// the front, if it is the one that is expected and all of it is here. Ended by [`Self::drop_whole`]. A
+    /// transport without a short way says [`Whole::Unknown`].
+    #[inline]
+    fn peek_whole(&mut self, _peer: u32, _head: Head, _bytes: usize) -> Whole<'_> {
+        Whole::Unknown
+    }
+
+    /// Ends the packet that [`Self::peek_whole`] showed.
+    fn drop_whole(&mut self, _peer: u32, _bytes: usize) {}
 
     /// A view of the next unread bytes of the front packet: at most `limit` (not 0) and possibly fewer, none if
     /// they are still under way. Of an eager packet all that is left is always there at once.

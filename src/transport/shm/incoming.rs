@@ -7,12 +7,12 @@ use super::bulk::{OfferWords, Verdict};
 use super::doorbell::wake;
 use super::layout::state;
 use super::local::LocalRank;
-use super::ring::{Broken, Consumer, Credit, Kind, RingMemory, Shape};
+use super::ring::{Broken, Consumer, Credit, INLINE_BYTES, Kind, RingMemory, Shape};
 use super::segment::Ring;
 use super::{BulkCounts, Here};
 use crate::error::{Error, Result};
 use crate::system::{attach, lock, memory::Seen};
-use crate::transport::{Front, Head};
+use crate::transport::{Front, Head, Whole};
 
 /// The most that one call copies or hands out of a packet that it fetches.
 const SLICE_BYTES: usize = 256 << 10;
@@ -110,6 +110,38 @@ impl Incoming {
             Ok(Some((kind, inline_bytes))) => self.open(here, peer, kind, inline_bytes).map(Some),
             Err(broken) => Err(here.broken(peer, broken)),
         }
+    }
+
+    /// The short way for a packet that lies whole in its slot or in the data; see the trait.
+    #[inline]
+    pub(super) fn peek_whole(&mut self, head: Head, bytes: usize) -> Whole<'_> {
+        let (None, Some(ring)) = (&self.packet, &self.ring) else { return Whole::Unknown };
+        let (kind, inline_bytes) = match self.consumer.look(ring) {
+            Ok(None) => return Whole::Absent,
+            Ok(Some(found)) => found,
+            Err(_) => return Whole::Unknown,
+        };
+        let slot = self.consumer.slot();
+        if ring.word(slot, 1) != head.what || ring.word(slot, 2) != head.which {
+            return Whole::Unknown;
+        }
+        let start = match kind {
+            Kind::Inline if inline_bytes == bytes => ring.inline(slot),
+            Kind::Eager if bytes > INLINE_BYTES => match self.consumer.data(ring.word(slot, 3)) {
+                Ok((start, found)) if found == bytes => ring.data(start),
+                _ => return Whole::Unknown,
+            },
+            _ => return Whole::Unknown,
+        };
+        // SAFETY: `look` and `data` checked that the bytes lie in the slot or in the data of the ring, which
+        // `self` keeps mapped, and they are given back by `drop_whole` only. See also `view`.
+        Whole::Here(unsafe { std::slice::from_raw_parts(start, bytes) })
+    }
+
+    /// Ends the packet that [`Self::peek_whole`] showed.
+    #[inline]
+    pub(super) fn drop_whole(&mut self, here: &Here, peer: u32, bytes: usize) {
+        self.release(here, peer, if bytes > INLINE_BYTES { bytes } else { 0 });
     }
 
     /// Takes the next slot as the front packet.

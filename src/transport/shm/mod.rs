@@ -62,7 +62,7 @@ use local::LocalRank;
 use outgoing::Outgoing;
 use ring::Broken;
 
-use super::{Bulk, Front, Head, Peer, Standing, Transport};
+use super::{Bulk, Front, Head, Peer, Standing, Transport, Whole};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::op::Address;
@@ -292,6 +292,17 @@ impl Transport for ShmTransport {
             return self.keep(peer, front);
         }
         front
+    }
+
+    #[inline]
+    fn peek_whole(&mut self, peer: u32, head: Head, bytes: usize) -> Whole<'_> {
+        let edge = &mut self.edges[peer as usize];
+        if edge.fault.is_some() { Whole::Unknown } else { edge.incoming.peek_whole(head, bytes) }
+    }
+
+    #[inline]
+    fn drop_whole(&mut self, peer: u32, bytes: usize) {
+        self.edges[peer as usize].incoming.drop_whole(&self.here, peer, bytes);
     }
 
     #[inline]
