@@ -68,8 +68,11 @@ use crate::error::{Error, Result};
 use crate::op::Address;
 use crate::system::{barrier, fork, lock, random};
 
-/// Packets of at most this size go through the ring although they could be fetched: no answer is waited for.
-pub const DEFAULT_BULK_BYTES: usize = 32 << 10;
+/// Packets of ordinary memory up to this size go through the ring although the kernel could copy them. No
+/// limit: on the machines measured so far two cores that pass pieces through their caches beat one kernel that
+/// walks page tables, at every size from 64 KiB to 64 MiB and also with more ranks than cores
+/// (`benches/records/`). `SHOAL_BULK_BYTES` sets another.
+pub const DEFAULT_BULK_BYTES: usize = usize::MAX;
 
 /// What may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
