@@ -23,6 +23,28 @@
 //! | [`system`] | the thin unsafe rest: shared maps, locks, futexes, copies between processes |
 //! | [`op`], [`error`], [`config`] | shared words |
 //! | [`cli`] | the `shoal` command |
+//!
+//! # How one call runs
+//! A C call becomes an [`op::Op`]; [`group`] makes a batch of it and what stands beside it. The engine finds the
+//! batch's plan by its shape, or makes it: every collective a plan of its own, in order, then all point-to-point
+//! messages together as one. A plan is lanes of steps, one lane per peer and direction and one for local work;
+//! `engine::run` polls the open lanes, `engine::act` does a step. The caller polls until its batch is done (the
+//! NULL stream); what a stream leaves unfinished is polled by one thread per process. Between two ranks lies one
+//! line of packets per direction. Each packet's head says which call it belongs to, so that ranks which call
+//! different things see both calls instead of wrong data.
+//!
+//! # Where unsafe code may stand
+//! In `abi`, `system`, `device`, `transport/shm` and `transport/sim`, in two files of the command (buffers and
+//! functions of the library that is measured), and in `engine/act.rs`: the one file of the engine that hands
+//! the caller's promise about its buffers on to device and transport. `tests/tidy` holds this list.
+//!
+//! # Where the first design was changed
+//! - Packets of ordinary memory stream through shared memory at every size, since that was measured to be
+//!   faster than the kernel's copy between processes; that copy remains a setting (`SHOAL_BULK_BYTES`).
+//! - A rank in a long wait says in shared memory where it stands ([`transport::Standing`]): ranks that all wait
+//!   for each other in different calls exchange no packet by which they would notice.
+//! - Point-to-point messages and collectives of a communicator share one line per ordered pair. A send that was
+//!   meant for a receive behind a collective is a disagreement, and is told as one.
 
 pub mod abi;
 pub mod cli;

@@ -115,7 +115,8 @@ pub trait Transport {
 
     /// A view of the next unread bytes of the front packet: at most `limit` (not 0) and possibly fewer, none if
     /// they are still under way. Of an eager packet all that is left is always there at once.
-    /// Valid until the next call for this peer. `limit` counts whole elements, and so does what is given.
+    /// Valid until the next call that receives from this peer. `limit` counts whole elements, and so does what
+    /// is given.
     ///
     /// # Errors
     /// What the path reported.
