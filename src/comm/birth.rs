@@ -45,7 +45,7 @@ pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options)
         ShmTransport::new(segment, rank, Settings::new(config))
     })?;
     session.barrier()?;
-    let spin_count = wait::spin_limit(config.spin, topology.local_ranks().len());
+    let spin_count = wait::spin_limit(config.spin, topology.local_ranks().len(), topology.cores() as usize);
     let endpoint = Endpoint::new(
         Engine::new(transport, HostDevice, facts(rank, ranks, &topology, config)),
         rank,

@@ -128,7 +128,9 @@ impl Endpoint {
             let number = engine.run(ops, plan, self.burst_polls());
             let mut polls_left = self.spin_count;
             while engine.completed() < number && polls_left > 0 && !self.is_aborted() {
-                engine.poll();
+                if engine.poll() == Poll::Waiting {
+                    std::hint::spin_loop();
+                }
                 polls_left -= 1;
             }
             if engine.completed() >= number {

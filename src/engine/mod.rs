@@ -129,7 +129,8 @@ impl<T: Transport, D: Device> Engine<T, D> {
                     self.completed += 1;
                     return self.submitted;
                 }
-                Ok(_) => {}
+                // The pause leaves the line that is looked at to the peer that is writing it.
+                Ok(_) => std::hint::spin_loop(),
                 Err(error) => {
                     self.fail(error);
                     self.completed += 1;

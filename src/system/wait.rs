@@ -13,12 +13,12 @@ const FIRST_SLEEP: Duration = Duration::from_millis(10);
 /// The bound on every later sleep.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
-/// How often a wait looks before it yields, with `ranks` on this machine: a rank that spins while another one
-/// needs the core only delays what it waits for.
+/// How often a wait looks before it yields, with `ranks` on this machine that may use `cores` together: a rank
+/// that spins while another one needs the core only delays what it waits for. (What this process alone may use
+/// says little: launchers pin each rank to one core.)
 #[must_use]
-pub fn spin_limit(setting: Option<u32>, ranks: usize) -> u32 {
-    let fits = ranks <= super::thread::available_cores();
-    setting.unwrap_or(if fits { SPINS_WITH_OWN_CORE } else { 0 })
+pub fn spin_limit(setting: Option<u32>, ranks: usize, cores: usize) -> u32 {
+    setting.unwrap_or(if ranks <= cores { SPINS_WITH_OWN_CORE } else { 0 })
 }
 
 /// What a waiter should do now.
@@ -102,8 +102,8 @@ mod tests {
 
     #[test]
     fn too_many_ranks_do_not_spin() {
-        assert_eq!(spin_limit(None, usize::MAX), 0);
-        assert_eq!(spin_limit(None, 1), SPINS_WITH_OWN_CORE);
-        assert_eq!(spin_limit(Some(7), usize::MAX), 7);
+        assert_eq!(spin_limit(None, 3, 2), 0);
+        assert_eq!(spin_limit(None, 2, 2), SPINS_WITH_OWN_CORE);
+        assert_eq!(spin_limit(Some(7), 3, 2), 7);
     }
 }

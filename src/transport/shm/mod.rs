@@ -20,7 +20,7 @@
 //!
 //! # How an owner waits
 //! ```text
-//! let mut waiter = Waiter::new(spin_limit(config.spin, ranks_on_this_machine));
+//! let mut waiter = Waiter::new(spin_limit(config.spin, ranks_here, cores_here));
 //! loop {
 //!     if poll every transport and queue: something moved { waiter.reset(); continue }
 //!     if waiter.is_long() { ask peer() of those that are waited for, now and then }
