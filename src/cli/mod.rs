@@ -2,7 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`bench`] | `shoal bench`: starts ranks, measures, checks, prints |
+//! | [`mod@bench`] | `shoal bench`: starts ranks, measures, checks, prints |
 //! | [`peers`] | `shoal peers`: the same measurement of this library and of MPI, side by side |
 //! | [`canary`] | how far the cores are apart right now |
 //! | `floor` | what the machine allows |

@@ -4,7 +4,7 @@
 //! what:  bits 0..48 bytes or count | 48..53 operation | 53..57 type | 57..61 operator
 //! which: bits 0..32 sequence       | 32..64 root
 //! ```
-//! For movers the type and the operator are [`ANY`]: ranks may name different types of equal size. For
+//! For movers the type and the operator are `ANY`: ranks may name different types of equal size. For
 //! reductions the low bits are the count, for movers the bytes that the caller's count makes.
 
 use crate::op::{DataType, Head, Kind, Op, Reduction};

@@ -269,6 +269,8 @@ impl Patience {
         let config = Config::get();
         for endpoint in endpoints {
             let Some(mut engine) = endpoint.engine.try_take() else { continue };
+            // A sleeper must not keep mapped what a peer has freed meanwhile.
+            engine.forget_freed();
             engine.check_peers();
             if idle >= config.warn_after && !self.has_warned {
                 self.has_warned = true;

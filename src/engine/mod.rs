@@ -279,6 +279,13 @@ impl<T: Transport, D: Device> Engine<T, D> {
         )
     }
 
+    /// Gives back what the transport keeps of memory that peers have freed.
+    pub fn forget_freed(&mut self) {
+        if !self.has_left {
+            self.hands.transport.forget_freed();
+        }
+    }
+
     /// Looks whether the peers still take part; ends the communicator if one that matters does not. For long
     /// waits: it may ask the system.
     pub fn check_peers(&mut self) {

@@ -138,6 +138,9 @@ pub trait Transport {
     /// Ends the front packet, all of whose bytes have been read; its room returns to the peer.
     fn finish(&mut self, peer: u32);
 
+    /// Gives back what is kept of memory that peers have freed. Before a sleep; most have nothing to do.
+    fn forget_freed(&mut self) {}
+
     /// Whether the peer still takes part. May ask the system: for long waits, not for every poll.
     fn peer(&mut self, peer: u32) -> Peer;
 

@@ -232,14 +232,6 @@ impl ShmTransport {
         self.edges[peer as usize].incoming.counts
     }
 
-    /// Unmaps what peers have freed. Their memory stays taken until this, or until they send from other memory:
-    /// for an owner that is about to sleep.
-    pub fn forget_freed(&mut self) {
-        for edge in &mut self.edges {
-            edge.incoming.forget_freed();
-        }
-    }
-
     /// Keeps what broke an edge.
     fn keep<T>(&mut self, peer: u32, result: Result<T>) -> Result<T> {
         if let Err(error) = &result {
@@ -339,6 +331,12 @@ impl Transport for ShmTransport {
         let finished = self.edges[peer as usize].incoming.finish(&self.here, peer);
         if finished.is_err() {
             let _ = self.keep(peer, finished);
+        }
+    }
+
+    fn forget_freed(&mut self) {
+        for edge in &mut self.edges {
+            edge.incoming.forget_freed();
         }
     }
 
