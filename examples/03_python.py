@@ -59,7 +59,9 @@ def run(path, rank, identity):
     everybody = (ctypes.c_int32 * (2 * RANKS))()
     nccl.call("ncclAllGather", mine, everybody, len(mine), INT32, comm, None)
     nccl.call("ncclCommDestroy", comm)
-    print(f"rank {rank} of {RANKS}: {list(everybody)}", flush=True)
+    # One write, so that lines of threads do not run into each other.
+    sys.stdout.write(f"rank {rank} of {RANKS}: {list(everybody)}\n")
+    sys.stdout.flush()
 
 
 def main():
