@@ -75,6 +75,18 @@ impl Launch {
     }
 }
 
+impl Drop for Launch {
+    /// A batch that could not be queued (its communicator failed a moment before) never ends by itself; what
+    /// stands behind it on the streams must not wait for it.
+    fn drop(&mut self) {
+        if *self.batches_left.get_mut() > 0 {
+            for (stream, ticket) in &self.tickets {
+                stream.pass(*ticket);
+            }
+        }
+    }
+}
+
 impl Stream {
     /// Ends a ticket. Those of failed launches may end before they were up; they are skipped in turn.
     fn pass(&self, ticket: u64) {
@@ -169,4 +181,32 @@ pub fn destroy(handle: usize) -> Result<()> {
     driver::wait_until(|| stream.is_idle());
     STREAMS.remove(&RECENT, handle).ok_or_else(|| unknown("shoalStreamDestroy", handle))?;
     stream.take_error()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launches_take_turns() {
+        let stream = Arc::new(Stream::default());
+        let [first, second] = [(); 2].map(|()| Launch::new(vec![Arc::clone(&stream)], 1));
+        assert!(first.is_ready() && !second.is_ready());
+        first.finish_one(None);
+        assert!(second.is_ready() && !stream.is_idle());
+        second.finish_one(None);
+        assert!(stream.is_idle());
+    }
+
+    #[test]
+    fn a_launch_that_is_given_up_holds_nobody_up() {
+        let stream = Arc::new(Stream::default());
+        let [first, second, third] = [(); 3].map(|()| Launch::new(vec![Arc::clone(&stream)], 2));
+        drop(second);
+        first.finish_one(None);
+        drop(first);
+        assert!(third.is_ready());
+        drop(third);
+        assert!(stream.is_idle());
+    }
 }
