@@ -7,12 +7,13 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use crate::comm::Comm;
 use crate::comm::births::{self, Birth};
+use crate::comm::{Comm, handle};
 use crate::engine::driver::{self, Ticket};
 use crate::engine::stream::{Launch, Stream, StreamRef};
 use crate::error::{Error, Result};
 use crate::op::Op;
+use crate::system::local::{self, Anchor};
 
 /// One communicator's operations of the open group.
 struct Basket {
@@ -24,50 +25,61 @@ struct Basket {
 
 #[derive(Default)]
 struct Group {
-    /// One without operations is left from an earlier group: most groups are on the communicator of the group
-    /// before. It keeps the husk of its communicator until the thread uses another one, or ends.
+    /// The last may be one without operations, left from the group before: most groups are on the same
+    /// communicator.
     baskets: Vec<Basket>,
+    /// Baskets without operations, of communicators that this thread has used. They keep the husks of these, at
+    /// most [`KEPT_COUNT`], until others take their places or the thread ends.
+    kept: Vec<Basket>,
     streams: Vec<Arc<Stream>>,
     /// Whether a call named the NULL stream, so that the end waits.
     waits: bool,
     births: Vec<Birth>,
     error: Option<Error>,
-    /// Emptied lists, for groups to come.
-    spare: Vec<Vec<Op>>,
 }
 
+/// Communicators that a thread has at hand.
+const KEPT_COUNT: usize = 8;
+
 /// What a thread has open. In one place, since finding a thread's own memory costs as much as the rest of a call.
+#[derive(Default)]
 struct Thread {
     depth: Cell<u32>,
+    /// The number of the communicator that [`join`] takes calls on, if the open group has one on the NULL stream;
+    /// else 0. It was the last to be called.
+    current: Cell<usize>,
+    /// Its size and this rank of it.
+    ranks: Cell<u32>,
+    rank: Cell<u32>,
+    /// The operations of the last basket of the group, lent to here while there is a current communicator.
+    ops: RefCell<Vec<Op>>,
     group: RefCell<Group>,
 }
 
 thread_local! {
-    static THREAD: Thread = const {
-        Thread {
-            depth: Cell::new(0),
-            group: RefCell::new(Group {
-                baskets: Vec::new(),
-                streams: Vec::new(),
-                waits: false,
-                births: Vec::new(),
-                error: None,
-                spare: Vec::new(),
-            }),
-        }
-    };
+    static THREAD: Anchor<Thread> =
+        Anchor::new(Thread::default());
 }
 
-/// How many groups are open on this thread. A thread that is ending has none.
+/// What this thread has open; made by the first who asks.
+#[inline]
+fn with_thread<R>(body: impl FnOnce(&Thread) -> R) -> R {
+    let mut body = Some(body);
+    let mut run = |thread: &Thread| body.take().map(|body| body(thread));
+    let found = local::with(&mut run).flatten();
+    found.or_else(|| THREAD.with(|thread| run(thread.value()))).expect("it is run once")
+}
+
+/// How many groups are open on this thread.
 #[inline]
 fn depth() -> u32 {
-    THREAD.try_with(|thread| thread.depth.get()).unwrap_or(0)
+    local::with(|thread: &Thread| thread.depth.get()).unwrap_or(0)
 }
 
 /// Opens a group on this thread; groups nest.
 #[inline]
 pub fn start() {
-    THREAD.with(|thread| thread.depth.set(thread.depth.get() + 1));
+    with_thread(|thread| thread.depth.set(thread.depth.get() + 1));
 }
 
 /// Whether a group is open on this thread.
@@ -85,13 +97,15 @@ pub fn is_open() -> bool {
 /// went wrong while the work ran.
 #[inline]
 pub fn end() -> Result<()> {
-    THREAD.with(|thread| match thread.depth.get() {
+    with_thread(|thread| match thread.depth.get() {
         0 => {
             Err(Error::usage("ncclGroupEnd", "no group is open on this thread", "call ncclGroupStart first"))
         }
         1 => {
             thread.depth.set(0);
-            thread.group.borrow_mut().seal()
+            let group = &mut thread.group.borrow_mut();
+            thread.give_back(group);
+            group.seal()
         }
         depth => {
             thread.depth.set(depth - 1);
@@ -105,23 +119,39 @@ pub fn end() -> Result<()> {
 /// and the call has to go the long way, which also knows what is wrong with it. Whether the communicator can
 /// still be used is looked at by the end of the group.
 #[inline(always)]
-pub fn join(handle: usize, make: impl FnOnce(&Comm) -> Option<Op>) -> bool {
-    let joined = THREAD.try_with(|thread| {
-        if thread.depth.get() == 0 || handle == 0 {
+pub fn join(handle: usize, make: impl FnOnce(u32, u32) -> Option<Op>) -> bool {
+    let joined = local::with(|thread: &Thread| {
+        if thread.current.get() != handle || handle == 0 {
             return false;
         }
-        let Ok(mut group) = thread.group.try_borrow_mut() else { return false };
-        let Some(basket) = group.baskets.last_mut() else { return false };
-        let ops = &mut basket.ops;
-        if basket.handle != handle || ops.is_empty() || ops.len() == ops.capacity() {
+        let Ok(mut ops) = thread.ops.try_borrow_mut() else { return false };
+        if ops.len() == ops.capacity() {
             return false;
         }
-        let Some(op) = make(&basket.comm) else { return false };
+        let Some(op) = make(thread.rank.get(), thread.ranks.get()) else { return false };
         ops.push(op);
-        group.waits = true;
         true
     });
     joined.unwrap_or(false)
+}
+
+/// The short way for a lone message on the communicator of the call before, and on the NULL stream. `false`:
+/// nothing has happened, and the call has to go the long way.
+#[inline(always)]
+pub fn pass(handle: usize, make: impl FnOnce(u32, u32) -> Option<Op>) -> bool {
+    let passed = local::with(|thread: &Thread| {
+        if thread.depth.get() != 0 || handle == 0 {
+            return false;
+        }
+        let Ok(group) = thread.group.try_borrow() else { return false };
+        let Some(basket) = group.find(handle) else { return false };
+        let comm = &basket.comm;
+        if !handle::is_live(handle) || !comm.is_usable() {
+            return false;
+        }
+        make(comm.rank(), comm.ranks()).is_some_and(|op| comm.endpoint().pass(&op))
+    });
+    passed.unwrap_or(false)
 }
 
 /// Adds a checked call to the open group, or runs it as a batch of one. `handle` is the communicator's number,
@@ -133,11 +163,16 @@ pub fn join(handle: usize, make: impl FnOnce(&Comm) -> Option<Op>) -> bool {
 pub fn submit(call: &'static str, comm: &Arc<Comm>, handle: usize, op: &Op, stream: StreamRef) -> Result<()> {
     comm.check_usable(call)?;
     if depth() > 0 {
-        THREAD.with(|thread| thread.group.borrow_mut().add(comm, handle, op, stream));
+        with_thread(|thread| thread.add(comm, handle, op, stream));
         return Ok(());
     }
     match stream {
-        None => comm.endpoint().run(std::slice::from_ref(op)),
+        None => {
+            if handle != 0 {
+                with_thread(|thread| thread.group.borrow_mut().keep(comm, handle));
+            }
+            comm.endpoint().run(std::slice::from_ref(op))
+        }
         Some(stream) => {
             let ops = std::slice::from_ref(op);
             driver::ensure_progress()?;
@@ -152,7 +187,7 @@ pub fn submit(call: &'static str, comm: &Arc<Comm>, handle: usize, op: &Op, stre
 /// Remembers that a call of the open group was invalid, so that its end starts nothing.
 pub fn poison(error: &Error) {
     if is_open() {
-        THREAD.with(|thread| {
+        with_thread(|thread| {
             thread.group.borrow_mut().error.get_or_insert_with(|| error.clone());
         });
     }
@@ -165,14 +200,40 @@ pub fn poison(error: &Error) {
 /// What `birth` reports, if it ran now.
 pub fn birth(birth: Birth) -> Result<()> {
     if is_open() {
-        THREAD.with(|thread| thread.group.borrow_mut().births.push(birth));
+        with_thread(|thread| thread.group.borrow_mut().births.push(birth));
         return Ok(());
     }
     birth(Arc::default())
 }
 
+impl Thread {
+    /// Adds an operation; calls like it may follow by [`join`].
+    fn add(&self, comm: &Arc<Comm>, handle: usize, op: &Op, stream: StreamRef) {
+        let group = &mut self.group.borrow_mut();
+        self.give_back(group);
+        let is_plain = stream.is_none();
+        let basket = group.add(comm, handle, op, stream);
+        if is_plain && handle != 0 {
+            self.ops.replace(std::mem::take(&mut basket.ops));
+            self.ranks.set(comm.ranks());
+            self.rank.set(comm.rank());
+            self.current.set(handle);
+        }
+    }
+
+    /// Puts what [`join`] collected to the rest of the group.
+    fn give_back(&self, group: &mut Group) {
+        if self.current.take() != 0
+            && let Some(basket) = group.baskets.last_mut()
+        {
+            basket.ops = self.ops.take();
+        }
+    }
+}
+
 impl Group {
-    fn add(&mut self, comm: &Arc<Comm>, handle: usize, op: &Op, stream: StreamRef) {
+    /// Adds an operation to the communicator's basket, which becomes the last.
+    fn add(&mut self, comm: &Arc<Comm>, handle: usize, op: &Op, stream: StreamRef) -> &mut Basket {
         match stream {
             None => self.waits = true,
             Some(stream) => {
@@ -182,20 +243,49 @@ impl Group {
             }
         }
         // Calls on one communicator mostly follow each other.
-        if let Some(basket) = self.baskets.iter_mut().rev().find(|basket| Arc::ptr_eq(&basket.comm, comm)) {
-            basket.ops.push(*op);
-            return;
-        }
-        self.forget_empty();
-        let mut ops = self.spare.pop().unwrap_or_default();
-        ops.push(*op);
-        self.baskets.push(Basket { comm: Arc::clone(comm), handle, ops });
+        let place = match self.baskets.iter().rposition(|basket| Arc::ptr_eq(&basket.comm, comm)) {
+            Some(place) => place,
+            None => {
+                let basket = self.take_kept(comm, handle);
+                self.baskets.push(basket);
+                self.baskets.len() - 1
+            }
+        };
+        // Their order means nothing.
+        let last = self.baskets.len() - 1;
+        self.baskets.swap(place, last);
+        let basket = &mut self.baskets[last];
+        basket.ops.push(*op);
+        basket
     }
 
-    /// Puts away the basket of an earlier group, if one is left.
-    fn forget_empty(&mut self) {
+    /// A basket without operations for the communicator, new if none is kept.
+    fn take_kept(&mut self, comm: &Arc<Comm>, handle: usize) -> Basket {
+        self.put_away();
+        if let Some(place) = self.kept.iter().position(|basket| Arc::ptr_eq(&basket.comm, comm)) {
+            return Basket { handle, ..self.kept.swap_remove(place) };
+        }
+        let ops = if self.kept.len() < KEPT_COUNT { Vec::new() } else { self.kept.swap_remove(0).ops };
+        Basket { comm: Arc::clone(comm), handle, ops }
+    }
+
+    /// Keeps the communicator at hand for calls to come.
+    fn keep(&mut self, comm: &Arc<Comm>, handle: usize) {
+        let basket = self.take_kept(comm, handle);
+        self.kept.push(basket);
+    }
+
+    /// The kept basket of the communicator of that number.
+    #[inline]
+    fn find(&self, handle: usize) -> Option<&Basket> {
+        let left = self.baskets.last().filter(|basket| basket.handle == handle);
+        left.or_else(|| self.kept.iter().find(|basket| basket.handle == handle))
+    }
+
+    /// Puts the basket of the group before to the others, if it is still in its place.
+    fn put_away(&mut self) {
         if let Some(basket) = self.baskets.pop_if(|basket| basket.ops.is_empty()) {
-            self.spare.push(basket.ops);
+            self.kept.push(basket);
         }
     }
 
@@ -217,7 +307,7 @@ impl Group {
     }
 
     fn seal_any(&mut self) -> Result<()> {
-        self.forget_empty();
+        self.put_away();
         let births = std::mem::take(&mut self.births);
         let result = match self.error.take() {
             Some(error) => Err(error),
@@ -231,7 +321,9 @@ impl Group {
         };
         for mut basket in self.baskets.drain(..) {
             basket.ops.clear();
-            self.spare.push(basket.ops);
+            if self.kept.len() < KEPT_COUNT {
+                self.kept.push(basket);
+            }
         }
         self.streams.clear();
         self.waits = false;

@@ -221,6 +221,10 @@ pub enum Reduction {
 }
 
 impl Reduction {
+    /// Those that every program has, by their numbers.
+    pub const BUILT_IN: [Reduction; 5] =
+        [Reduction::Sum, Reduction::Prod, Reduction::Max, Reduction::Min, Reduction::Avg];
+
     /// The name as nccl-tests writes it.
     #[must_use]
     pub const fn name(self) -> &'static str {

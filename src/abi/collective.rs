@@ -32,17 +32,71 @@ const NO_PEER: c_int = 0;
 /// Boundary, convert, call. The kind is a constant, so that each function keeps its own checks only.
 #[inline(always)]
 fn enqueue<const KIND: usize>(call: Call) -> ResultNumber {
-    let (kind, handle) = (const { Kind::ALL[KIND] }, call.comm.addr());
+    let (handle, kind) = (call.comm.addr(), const { Kind::ALL[KIND] });
     // No wall: nothing on this way can panic.
-    if call.stream.is_null() && group::join(handle, |comm| convert(kind, &call, comm).ok()) {
+    if call.stream.is_null() && group::join(handle, |rank, ranks| plain(kind, &call, rank, ranks)) {
         return Code::Success as ResultNumber;
     }
+    let Call { name, source, target, count, data_type, operator, peer, comm, stream } = call;
+    alone::<KIND>(name, source, target, count, data_type, operator, peer, comm, stream)
+}
+
+/// A call by itself. Its arguments come one by one, so that what is before it does not have to store them.
+#[inline(never)]
+#[allow(clippy::too_many_arguments, reason = "they stay in registers")]
+fn alone<const KIND: usize>(
+    name: &'static str,
+    source: *const c_void,
+    target: *mut c_void,
+    count: usize,
+    data_type: c_int,
+    operator: c_int,
+    peer: c_int,
+    comm: CommHandle,
+    stream: StreamHandle,
+) -> ResultNumber {
+    let call = Call { name, source, target, count, data_type, operator, peer, comm, stream };
+    let kind = const { Kind::ALL[KIND] };
+    let pass = || {
+        let is_plain = kind.is_point_to_point() && stream.is_null();
+        is_plain && group::pass(comm.addr(), |rank, ranks| plain(kind, &call, rank, ranks))
+    };
+    wall::unless(pass, || long_way::<KIND>(&call))
+}
+
+/// Any call, with every check and word.
+#[inline(never)]
+fn long_way<const KIND: usize>(call: &Call) -> ResultNumber {
+    let handle = call.comm.addr();
     wall::grouped(call.name, || {
         handle::with(call.name, handle, |comm| {
-            let op = convert(kind, &call, comm)?;
+            let op = convert(const { Kind::ALL[KIND] }, call, comm)?;
             group::submit(call.name, comm, handle, &op, stream_of(call.name, call.stream)?)
         })
     })
+}
+
+/// What [`convert`] makes of a call with nothing unusual about it.
+#[inline(always)]
+fn plain(kind: Kind, call: &Call, rank: u32, ranks: u32) -> Option<Op> {
+    let data_type = *DataType::ALL.get(call.data_type as usize)?;
+    let reduction = match kind.reduces() {
+        true => *Reduction::BUILT_IN.get(call.operator as usize)?,
+        false => Reduction::Sum,
+    };
+    // A negative number is a large one here.
+    let peer = if kind.is_point_to_point() || kind.has_root() { call.peer as u32 } else { 0 };
+    let is_given = match kind {
+        Kind::Send => !call.source.is_null(),
+        Kind::Recv => !call.target.is_null(),
+        _ => !call.source.is_null() && !call.target.is_null(),
+    };
+    if peer >= ranks || call.count > SURELY_SOUND || !is_given {
+        return None;
+    }
+    let (source, target) = (Address(call.source.addr()), Address(call.target.addr()));
+    let shape = Shape { count: call.count, peer, kind, data_type, reduction, in_place: false };
+    Some(Op { shape: shape.at(source, target, rank), source, target, scalar: Scalar::None })
 }
 
 #[inline(always)]
@@ -85,12 +139,17 @@ fn operator(call: &Call, comm: &Comm, data_type: DataType) -> Result<(Reduction,
     Ok((builtin, Scalar::None))
 }
 
+/// Below this no count is too large for the most ranks there can be.
+const SURELY_SOUND: usize = isize::MAX as usize / 8 / u32::MAX as usize;
+
 /// No buffer of the call may be larger than memory can be: `ranks` counts of 8 bytes at most.
 #[inline(always)]
 fn fits(kind: Kind, call: &Call, data_type: DataType, ranks: u32) -> Result<()> {
-    // Below this no count is too large for the most ranks there can be.
-    const SURELY: usize = isize::MAX as usize / 8 / u32::MAX as usize;
-    if call.count > SURELY { fits_at_length(kind, call.name, call.count, data_type, ranks) } else { Ok(()) }
+    if call.count > SURELY_SOUND {
+        fits_at_length(kind, call.name, call.count, data_type, ranks)
+    } else {
+        Ok(())
+    }
 }
 
 #[cold]

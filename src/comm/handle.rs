@@ -40,6 +40,12 @@ pub fn with<R>(call: &'static str, handle: usize, body: impl FnOnce(&Arc<Comm>) 
     }
 }
 
+/// Whether the handle names a communicator.
+#[inline]
+pub fn is_live(handle: usize) -> bool {
+    COMMUNICATORS.is_live(handle)
+}
+
 /// The communicator behind a handle.
 ///
 /// # Errors

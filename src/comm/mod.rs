@@ -108,10 +108,13 @@ impl Comm {
     /// It was finalized, destroyed or aborted, or belongs to the parent of this process.
     #[inline]
     pub fn check_usable(&self, call: &'static str) -> Result<()> {
-        if self.life.load(Ordering::Acquire) == Life::Live as u8 && self.generation == fork::generation() {
-            return Ok(());
-        }
-        Err(self.unusable(call))
+        if self.is_usable() { Ok(()) } else { Err(self.unusable(call)) }
+    }
+
+    /// The same as an answer.
+    #[inline]
+    pub(crate) fn is_usable(&self) -> bool {
+        self.life.load(Ordering::Acquire) == Life::Live as u8 && self.generation == fork::generation()
     }
 
     /// Whether it is this process's own, and not its parent's.

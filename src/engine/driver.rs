@@ -126,12 +126,6 @@ impl Endpoint {
     pub fn run(self: &Arc<Self>, ops: &[Op]) -> Result<()> {
         let number = {
             let mut engine = self.engine.take();
-            if let [op] = ops
-                && op.shape.kind.is_point_to_point()
-                && self.pass(&mut engine, op)
-            {
-                return Ok(());
-            }
             let plan = engine.prepare(ops)?;
             let number = engine.run(ops, plan, self.burst_polls());
             let mut polls_left = self.spin_count;
@@ -149,12 +143,13 @@ impl Endpoint {
         wait(&[Ticket { endpoint: Arc::clone(self), number }])
     }
 
-    /// Does a lone message the short way, if it comes to that soon.
+    /// Does a lone message the short way, if it comes to that soon. `false`: nothing has happened.
     #[inline]
-    fn pass(&self, engine: &mut HostEngine, op: &Op) -> bool {
+    pub fn pass(&self, op: &Op) -> bool {
         if op.shape.peer == self.rank || op.bytes() > PASS_BYTES {
             return false;
         }
+        let mut engine = self.engine.take();
         for _ in 0..self.burst_polls() {
             match engine.pass(op) {
                 Pass::Done => return true,

@@ -116,16 +116,27 @@ impl<T> Arena<T> {
         if self.places[index].live.load(Ordering::Relaxed) != handle {
             return None;
         }
-        // Taken out for the time of the call, so that a call within the call finds nothing to take away.
-        let way = index % WAYS;
-        let object = match recent.try_with(|recent| recent.ways[way].take()) {
-            Ok(Some((number, object))) if number == handle => object,
-            _ => self.get(handle)?,
-        };
-        let result = body(&object);
+        let mut body = Some(body);
+        let mut call = |object: &Arc<T>| body.take().map(|body| body(object));
+        let known = recent.try_with(|recent| {
+            // Taken out for the time of the call, so that a call within the call finds nothing to take away.
+            let way = &recent.ways[index % WAYS];
+            let object = match way.take() {
+                Some((number, object)) if number == handle => object,
+                _ => self.get(handle)?,
+            };
+            let result = call(&object);
+            way.set(Some((handle, object)));
+            result
+        });
         // A thread that is ending has no place to keep it; then the share ends here.
-        let _ = recent.try_with(|recent| recent.ways[way].set(Some((handle, object))));
-        Some(result)
+        known.unwrap_or_else(|_| call(&self.get(handle)?))
+    }
+
+    /// Whether the handle names something.
+    #[inline]
+    pub fn is_live(&self, handle: usize) -> bool {
+        self.index(handle).is_some_and(|index| self.places[index].live.load(Ordering::Relaxed) == handle)
     }
 
     /// A share of the object. `None` if the handle names nothing.

@@ -9,6 +9,7 @@ pub mod baton;
 pub mod clock;
 pub mod fork;
 pub mod futex;
+pub mod local;
 pub mod lock;
 pub mod map;
 pub mod memfd;

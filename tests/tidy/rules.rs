@@ -126,7 +126,10 @@ pub(crate) const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "group",
-        &["op", "error", "config", "topology", "trace", "schedule", "coalesce", "tune", "engine", "comm"],
+        &[
+            "op", "error", "config", "topology", "trace", "system", "schedule", "coalesce", "tune", "engine",
+            "comm",
+        ],
     ),
     ("abi", &["op", "error", "config", "trace", "system", "device", "engine", "comm", "group"]),
     (

@@ -15,6 +15,7 @@ pub(super) unsafe fn copy(from: *const u8, into: *mut u8, bytes: usize) {
     // caller's promise covers these and the last arm.
     unsafe {
         match bytes {
+            8 => into.cast::<u64>().write_unaligned(from.cast::<u64>().read_unaligned()),
             0 => {}
             1..=3 => {
                 // First, middle and last are all there are of three.
