@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use shoal::comm::{Comm, Options, unique_id};
 use shoal::group;
-use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar};
+use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar, Wish};
 use shoal::schedule::{self, Algorithm, Call};
 
 /// Calls of one rank: a name, the operation, its elements.
@@ -39,6 +39,7 @@ fn op(kind: Kind, count: usize, source: &mut [f32], target: &mut [f32]) -> Op {
         source: Address(source.as_mut_ptr().expose_provenance()),
         target: Address(target.as_mut_ptr().expose_provenance()),
         scalar: Scalar::None,
+        wish: Wish::NONE,
     }
 }
 

@@ -12,7 +12,7 @@ use std::thread;
 use shoal::comm::{Comm, Options, UniqueId, unique_id};
 use shoal::error::Result;
 use shoal::group;
-use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar};
+use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar, Wish};
 
 const RANKS: u32 = 2;
 
@@ -29,6 +29,7 @@ fn average(rank: u32, id: &UniqueId) -> Result<Vec<f64>> {
         source: Address(mine.as_ptr() as usize),
         target: Address(mean.as_mut_ptr() as usize),
         scalar: Scalar::None,
+        wish: Wish::NONE,
     };
     group::submit("the average", &comm, &op, None)?;
     comm.destroy()?;

@@ -73,6 +73,27 @@ pub fn end() -> Result<()> {
     }
 }
 
+/// Closes the innermost group of this thread as [`end`] does, but starts nothing. The outermost is told what it
+/// would take, in nanoseconds, by a simple model; an inner one is not.
+///
+/// # Errors
+/// As [`end`], up to where something would start.
+pub fn simulate() -> Result<Option<u64>> {
+    if DEPTH.get() != 1 {
+        return end().map(|()| None);
+    }
+    DEPTH.set(0);
+    GROUP.with_borrow_mut(|group| {
+        let estimate = group.estimate();
+        group.error.get_or_insert_with(|| Error::usage(SIMULATE, "the group was simulated", "start another"));
+        // Reports that error, or an earlier one of the group, and leaves the group empty.
+        let _ = group.seal();
+        estimate.map(Some)
+    })
+}
+
+const SIMULATE: &str = "ncclGroupSimulateEnd";
+
 /// Adds a checked call to the open group, or runs it as a batch of one.
 ///
 /// # Errors
@@ -138,6 +159,25 @@ impl Group {
         let mut ops = self.spare.pop().unwrap_or_default();
         ops.push(*op);
         self.baskets.push(Basket { comm: Arc::clone(comm), ops });
+    }
+
+    /// What it would take: the communicators work side by side.
+    fn estimate(&self) -> Result<u64> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        if !self.births.is_empty() {
+            let problem = "the group holds the birth of a communicator";
+            return Err(Error::usage(SIMULATE, problem, "simulate operations only"));
+        }
+        let mut longest_ns = 0;
+        for basket in &self.baskets {
+            basket.comm.check_usable(SIMULATE)?;
+            let mut engine = basket.comm.endpoint().engine();
+            let plan = engine.prepare(&basket.ops)?;
+            longest_ns = longest_ns.max(engine.estimate_ns(plan));
+        }
+        Ok(longest_ns)
     }
 
     /// Hands everything over and leaves the group empty, whatever happens.

@@ -272,6 +272,16 @@ pub enum Scalar {
     At(Address),
 }
 
+/// Which algorithm a call wants: 0 leaves it to the table, else one more than its place in `schedule`'s list.
+/// Equal on every rank, as the interface demands of the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Wish(pub u8);
+
+impl Wish {
+    /// The table chooses.
+    pub const NONE: Wish = Wish(0);
+}
+
 /// One call, checked, on one communicator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Op {
@@ -291,6 +301,8 @@ pub struct Op {
     pub target: Address,
     /// The scalar of a PreMulSum.
     pub scalar: Scalar,
+    /// The algorithm that the caller wants.
+    pub wish: Wish,
 }
 
 impl Op {

@@ -168,6 +168,16 @@ fn one_rank_lives_and_ends() {
     c_program("life");
 }
 
+#[test]
+fn collectives_take_wishes() {
+    c_program("twins");
+}
+
+#[test]
+fn communicators_and_groups_say_what_they_are() {
+    c_program("properties");
+}
+
 /// The functions that preprocessed text declares, each as its declaration.
 fn declarations(text: &str) -> Vec<(String, String)> {
     let is_ours = |name: &str| ["nccl", "pnccl"].iter().any(|start| name.starts_with(start));

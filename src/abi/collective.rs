@@ -8,26 +8,26 @@ use crate::abi::wall;
 use crate::comm::{Comm, handle};
 use crate::error::Result;
 use crate::group;
-use crate::op::{Address, DataType, Kind, Op, Reduction, Scalar};
+use crate::op::{Address, DataType, Kind, Op, Reduction, Scalar, Wish};
 
 /// A call as it came.
 #[derive(Clone, Copy)]
-struct Call {
-    name: &'static str,
-    source: *const c_void,
-    target: *mut c_void,
-    count: usize,
-    data_type: c_int,
+pub(super) struct Call {
+    pub(super) name: &'static str,
+    pub(super) source: *const c_void,
+    pub(super) target: *mut c_void,
+    pub(super) count: usize,
+    pub(super) data_type: c_int,
     /// Of kinds that reduce.
-    operator: c_int,
+    pub(super) operator: c_int,
     /// Of kinds that have a root or a peer.
-    peer: c_int,
-    comm: CommHandle,
-    stream: StreamHandle,
+    pub(super) peer: c_int,
+    pub(super) comm: CommHandle,
+    pub(super) stream: StreamHandle,
 }
 
-const NO_OPERATOR: c_int = 0;
-const NO_PEER: c_int = 0;
+pub(super) const NO_OPERATOR: c_int = 0;
+pub(super) const NO_PEER: c_int = 0;
 
 /// Boundary, convert, call. The kind is a constant, so that each function keeps its own checks only.
 #[inline(always)]
@@ -41,7 +41,7 @@ fn enqueue<const KIND: usize>(call: Call) -> ResultNumber {
 }
 
 #[inline(always)]
-fn convert(kind: Kind, call: &Call, comm: &Comm) -> Result<Op> {
+pub(super) fn convert(kind: Kind, call: &Call, comm: &Comm) -> Result<Op> {
     let data_type = data_type(call.name, call.data_type)?;
     let (reduction, scalar) = match kind.reduces() {
         true => operator(call, comm, data_type)?,
@@ -63,6 +63,7 @@ fn convert(kind: Kind, call: &Call, comm: &Comm) -> Result<Op> {
         source: Address(call.source.addr()),
         target: Address(call.target.addr()),
         scalar,
+        wish: Wish::NONE,
     })
 }
 

@@ -8,14 +8,21 @@
 //! A profiler that defines `ncclX` is thus in front of ours, and reaches it as `pncclX`.
 
 mod collective;
+mod collective_config;
 mod config;
 mod convert;
+mod device;
+mod encryption;
 mod group;
 mod info;
 mod life;
 mod memory;
 mod operator;
+mod properties;
+mod simulate;
 mod stream;
+mod structure;
+mod twins;
 mod types;
 mod unbuilt;
 mod wall;

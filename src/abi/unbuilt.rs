@@ -2,9 +2,7 @@
 //!
 //! None of these looks at an argument, so none names them: C's caller puts the arguments away itself.
 
-use std::ffi::c_int;
-
-use crate::abi::types::{ResultNumber, Team};
+use crate::abi::types::ResultNumber;
 use crate::abi::wall;
 use crate::error::Error;
 
@@ -33,24 +31,15 @@ macro_rules! unbuilt {
 unbuilt! { wall::grouped:
     pncclCommInitRankScalable pncclCommSplit pncclCommShrink pncclCommGrow
     pncclCommWindowRegister
-    pncclAllReduceConfig pncclReduceConfig pncclBroadcastConfig pncclReduceScatterConfig
-    pncclAllGatherConfig pncclAlltoAllConfig pncclGatherConfig pncclScatterConfig
     pncclPutSignal pncclSignal pncclWaitSignal
 }
 
 unbuilt! { wall::plain:
     pncclCommRevoke pncclCommSuspend pncclCommResume pncclCommMemStats pncclCommGetUniqueId
-    pncclSetEncryption
     pncclCommRegister pncclCommDeregister pncclCommWindowDeregister pncclWinGetUserPtr
     pncclParamBind pncclParamGet pncclParamGetStr pncclParamGetParameter pncclParamGetAllParameterKeys
     pncclParamGetI8 pncclParamGetI16 pncclParamGetI32 pncclParamGetI64
     pncclParamGetU8 pncclParamGetU16 pncclParamGetU32 pncclParamGetU64
-    pncclCommQueryProperties pncclDevCommCreate pncclDevCommDestroy
-    pncclGetLsaMultimemDevicePointer pncclGetMultimemDevicePointer pncclGetLsaDevicePointer
-    pncclGetPeerDevicePointer
-    pncclGetMultimemDeviceLeInfo pncclGetCftDeviceLeInfo pncclGetPeerDeviceLeInfo
-    pncclLsaBarrierCreateRequirement pncclGinBarrierCreateRequirement pncclLLA2ACreateRequirement
-    pncclGinOutboxCreateRequirement pncclGinInboxA2ACreateRequirement
 }
 
 /// Functions that have no result number and answer nothing.
@@ -65,12 +54,4 @@ macro_rules! empty {
 
 empty! {
     pncclParamDumpAll -> ()
-    pncclTeamWorld -> Team
-    pncclTeamLsa -> Team
-    pncclTeamRail -> Team
-    pncclTeamCft -> Team
-    pncclTeamCftMultimem -> Team
-    pncclTeamRankToWorld -> c_int
-    pncclTeamRankToLsa -> c_int
-    pncclLLA2ACalcSlots -> c_int
 }

@@ -100,7 +100,7 @@ fn reduction_name(number: u64) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::{Address, Scalar};
+    use crate::op::{Address, Scalar, Wish};
 
     fn op(kind: Kind, data_type: DataType, count: usize) -> Op {
         Op {
@@ -112,6 +112,7 @@ mod tests {
             source: Address(1),
             target: Address(2),
             scalar: Scalar::None,
+            wish: Wish::NONE,
         }
     }
 

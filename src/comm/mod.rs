@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::engine::driver::Endpoint;
 use crate::error::{Code, Error, Result};
-use crate::op::{DataType, Reduction, Scalar};
+use crate::op::{DataType, Op, Reduction, Scalar, Wish};
 use crate::system::fork;
+use crate::tune::selection::select;
 use operators::Operators;
 
 pub use birth::unique_id;
@@ -94,6 +95,13 @@ impl Comm {
     #[must_use]
     pub fn device(&self) -> i32 {
         0
+    }
+
+    /// A number for the communicator that all its ranks see alike.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let id = self.endpoint.engine().transport().segment().id();
+        (id ^ id >> 64) as u64
     }
 
     /// What runs its batches.
@@ -192,6 +200,23 @@ impl Comm {
             self.endpoint.abort();
         }
         Ok(())
+    }
+
+    /// Which algorithm `op` takes if its caller allows those that `selection` names.
+    ///
+    /// # Errors
+    /// The selection is forced and cannot be had.
+    pub fn wish(&self, call: &'static str, op: &Op, selection: &str, forced: bool) -> Result<Wish> {
+        match select(selection, op.kind, forced) {
+            Ok(allowed) if allowed.is_empty() => Ok(Wish::NONE),
+            Ok(allowed) => Ok(self.endpoint.engine().wish(op, &allowed)),
+            Err(problem) => Err(Error::argument(
+                call,
+                "config.algSelection",
+                format_args!("is {selection:?}; it {problem}"),
+                "name others, or set forceAlgSelection to 0",
+            )),
+        }
     }
 
     /// A new operator that multiplies by `scalar` before it sums; its number is `NumOps` (5) or above.

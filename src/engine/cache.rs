@@ -31,6 +31,10 @@ impl Cache {
         Cache { facts, plans: Vec::new(), by_hash: HashMap::default(), next: Vec::new(), last: 0 }
     }
 
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     #[inline]
     pub(super) fn get(&self, id: PlanId) -> &BatchPlan {
         &self.plans[id.0 as usize]

@@ -5,7 +5,7 @@
 use super::shape::Shape;
 use crate::coalesce::{self, Limits, Message, head};
 use crate::error::{Error, Result};
-use crate::op::{Combine, DataType, Head, Kind, Op};
+use crate::op::{Combine, DataType, Head, Kind, Op, Wish};
 use crate::schedule::{self, Call, Lane, Plan, Step};
 use crate::tune;
 
@@ -104,17 +104,30 @@ pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
     Ok(BatchPlan { shapes: ops.iter().map(|op| Shape::of(op, facts.rank)).collect(), parts })
 }
 
+impl Facts {
+    fn call(&self, op: &Op) -> Call {
+        Call {
+            kind: op.kind,
+            data_type: op.data_type,
+            reduction: op.reduction,
+            root: op.peer,
+            count: op.count,
+            ranks: self.ranks,
+            in_place: Shape::of(op, self.rank).in_place(),
+        }
+    }
+
+    /// The wish that stands for the best of the algorithms that a call allows.
+    pub(super) fn wish(&self, op: &Op, allowed: &[schedule::Algorithm]) -> Wish {
+        let chosen = tune::choose_among(&self.call(op), &self.tune, allowed);
+        chosen.map_or(Wish::NONE, schedule::Algorithm::wish)
+    }
+}
+
 fn collective(index: usize, op: &Op, facts: &Facts) -> Result<Part> {
-    let call = Call {
-        kind: op.kind,
-        data_type: op.data_type,
-        reduction: op.reduction,
-        root: op.peer,
-        count: op.count,
-        ranks: facts.ranks,
-        in_place: Shape::of(op, facts.rank).in_place,
-    };
-    let algorithm = tune::choose(&call, &facts.tune, &facts.algorithm);
+    let call = facts.call(op);
+    let algorithm = schedule::Algorithm::wished(op.wish)
+        .unwrap_or_else(|| tune::choose(&call, &facts.tune, &facts.algorithm));
     let plan = schedule::plan(algorithm, &call, facts.rank).ok_or_else(|| {
         Error::Internal(format!("{algorithm:?} has no form of {} for {} ranks", op.kind.name(), facts.ranks))
     })?;

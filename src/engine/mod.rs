@@ -24,9 +24,11 @@ pub use compile::Facts;
 use crate::coalesce::head;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::op::Op;
+use crate::op::{Op, Wish};
+use crate::schedule::Algorithm;
 use crate::trace::log;
 use crate::transport::{Peer, Standing, Transport};
+use crate::tune::estimate;
 use act::Hands;
 use cache::{Cache, PlanId};
 use compile::{Part, Work};
@@ -100,6 +102,18 @@ impl<T: Transport, D: Device> Engine<T, D> {
             return Err(self.refusal());
         }
         self.cache.find(ops, self.queue.is_empty())
+    }
+
+    /// What a prepared batch is estimated to take here.
+    #[must_use]
+    pub fn estimate_ns(&self, plan: PlanId) -> u64 {
+        self.cache.get(plan).parts.iter().map(|part| estimate::plan_ns(&part.plan)).sum()
+    }
+
+    /// The wish that stands for the best of the algorithms that a call allows.
+    #[must_use]
+    pub fn wish(&self, op: &Op, allowed: &[Algorithm]) -> Wish {
+        self.cache.facts().wish(op, allowed)
     }
 
     /// Queues a prepared batch; the number at which [`Self::completed`] arrives when it is done.

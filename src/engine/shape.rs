@@ -11,7 +11,9 @@ pub(super) struct Shape {
     pub(super) kind: Kind,
     pub(super) data_type: DataType,
     pub(super) reduction: Reduction,
-    pub(super) in_place: bool,
+    /// The caller's algorithm, and whether it is in place: the shape stays two words, which are compared at
+    /// every call.
+    wish_and_place: u8,
 }
 
 impl Shape {
@@ -24,8 +26,12 @@ impl Shape {
             kind: op.kind,
             data_type: op.data_type,
             reduction: op.reduction,
-            in_place: is_in_place(op, rank),
+            wish_and_place: op.wish.0 << 1 | u8::from(is_in_place(op, rank)),
         }
+    }
+
+    pub(super) fn in_place(&self) -> bool {
+        self.wish_and_place & 1 == 1
     }
 
     /// A number that differs for nearly all different shapes.
@@ -35,7 +41,7 @@ impl Shape {
             | (self.kind as u64) << 24
             | (self.data_type as u64) << 16
             | (self.reduction as u64) << 8
-            | u64::from(self.in_place);
+            | u64::from(self.wish_and_place);
         let mixed = (before ^ small).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
         (mixed ^ self.count as u64).wrapping_mul(0xd6e8_feb8_6659_fd93)
     }

@@ -4,6 +4,9 @@
 //! is taken. Every rank finds the same row, for a row looks only at what all ranks know.
 #![forbid(unsafe_code)]
 
+pub mod estimate;
+pub mod selection;
+
 use crate::op::Kind;
 use crate::schedule::{Algorithm, Call};
 
@@ -100,6 +103,13 @@ pub const DEFAULT_TABLE: &[Row] = &[
 pub fn choose(call: &Call, facts: &Facts, wanted: &str) -> Algorithm {
     let wanted = Algorithm::named(wanted).filter(|algorithm| algorithm.serves(call.kind));
     wanted.unwrap_or_else(|| look_up(DEFAULT_TABLE, call, facts))
+}
+
+/// The algorithm for `call` among those that are `allowed`: the table's, else the first. `None` if none is.
+#[must_use]
+pub fn choose_among(call: &Call, facts: &Facts, allowed: &[Algorithm]) -> Option<Algorithm> {
+    let usual = look_up(DEFAULT_TABLE, call, facts);
+    if allowed.contains(&usual) { Some(usual) } else { allowed.first().copied() }
 }
 
 /// The first row of `table` that fits, else one hop, which every operation has.

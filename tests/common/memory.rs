@@ -1,6 +1,6 @@
 //! The buffers of a call: guards on both sides, contents before, and what they must be after.
 
-use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar};
+use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar, Wish};
 
 use super::dice::{Dice, mix};
 use super::oracle::{self, Oracle};
@@ -134,6 +134,7 @@ impl Placement {
                 source: Address::NULL,
                 target: Address::NULL,
                 scalar: Scalar::None,
+                wish: Wish::NONE,
             },
         };
         placement.lay_out(program, oracle, action, pool);
