@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use crate::comm::Comm;
 use crate::comm::births::{self, Birth};
+use crate::comm::registered::Registration;
 use crate::engine::driver::{self, Ticket};
+use crate::engine::one_sided::OneSided;
 use crate::engine::stream::{Launch, Stream, StreamRef};
 use crate::error::{Error, Result};
 use crate::op::Op;
@@ -18,6 +20,8 @@ use crate::op::Op;
 struct Basket {
     comm: Arc<Comm>,
     ops: Vec<Op>,
+    /// They follow the others.
+    one_sided: Vec<OneSided>,
 }
 
 #[derive(Default)]
@@ -27,6 +31,8 @@ struct Group {
     /// Whether a call named the NULL stream, so that the end waits.
     waits: bool,
     births: Vec<Birth>,
+    /// Windows that are opened before anything else is done.
+    registrations: Vec<Registration>,
     error: Option<Error>,
     /// Emptied lists, for groups to come.
     spare: Vec<Vec<Op>>,
@@ -118,6 +124,69 @@ pub fn submit(call: &'static str, comm: &Arc<Comm>, op: &Op, stream: StreamRef) 
     }
 }
 
+/// Adds a checked one-sided call to the open group, or runs it as a batch of one.
+///
+/// # Errors
+/// The communicator cannot take it, or what went wrong while it ran.
+pub fn submit_one_sided(
+    call: &'static str,
+    comm: &Arc<Comm>,
+    one_sided: OneSided,
+    stream: StreamRef,
+) -> Result<()> {
+    comm.check_usable(call)?;
+    if is_open() {
+        GROUP.with_borrow_mut(|group| {
+            group.join(stream);
+            group.basket(comm).one_sided.push(one_sided);
+        });
+        return Ok(());
+    }
+    let Some(stream) = stream else {
+        return driver::wait(&[comm.endpoint().submit_one_sided(vec![one_sided], None)?]);
+    };
+    driver::ensure_progress()?;
+    let launch = Arc::new(Launch::new(vec![stream], 1));
+    driver::finish_behind(vec![comm.endpoint().submit_one_sided(vec![one_sided], Some(launch))?]);
+    Ok(())
+}
+
+/// Opens a window now, with all other ranks, or at the end of the open group.
+///
+/// # Errors
+/// What went wrong, if it ran now.
+pub fn register(registration: Registration) -> Result<()> {
+    if is_open() {
+        GROUP.with_borrow_mut(|group| group.registrations.push(registration));
+        return Ok(());
+    }
+    open_windows(vec![registration])
+}
+
+/// The windows of each communicator in their order, those of several communicators side by side.
+fn open_windows(mut registrations: Vec<Registration>) -> Result<()> {
+    let mut batches: Vec<(Arc<Comm>, Vec<Op>)> = Vec::new();
+    for registration in &mut registrations {
+        let op = registration.op();
+        match batches.iter_mut().find(|(comm, _)| Arc::ptr_eq(comm, registration.comm())) {
+            Some((_, ops)) => ops.push(op),
+            None => batches.push((Arc::clone(registration.comm()), vec![op])),
+        }
+    }
+    let mut tickets = Vec::new();
+    let mut outcome = Ok(());
+    for (comm, ops) in &batches {
+        match comm.endpoint().submit(ops, None) {
+            Ok(ticket) => tickets.push(ticket),
+            Err(error) => outcome = outcome.and(Err(error)),
+        }
+    }
+    // Those that were handed over are waited for in any case: they write into the registrations.
+    outcome = outcome.and(driver::wait(&tickets));
+    outcome?;
+    registrations.into_iter().try_for_each(Registration::finish)
+}
+
 /// Remembers that a call of the open group was invalid, so that its end starts nothing.
 pub fn poison(error: &Error) {
     if is_open() {
@@ -143,6 +212,12 @@ pub fn birth(birth: Birth) -> Result<()> {
 impl Group {
     #[inline]
     fn add(&mut self, comm: &Arc<Comm>, op: &Op, stream: StreamRef) {
+        self.join(stream);
+        self.basket(comm).ops.push(*op);
+    }
+
+    #[inline]
+    fn join(&mut self, stream: StreamRef) {
         match stream {
             None => self.waits = true,
             Some(stream) => {
@@ -151,14 +226,18 @@ impl Group {
                 }
             }
         }
+    }
+
+    #[inline]
+    fn basket(&mut self, comm: &Arc<Comm>) -> &mut Basket {
         // Calls on one communicator mostly follow each other.
-        if let Some(basket) = self.baskets.iter_mut().rev().find(|basket| Arc::ptr_eq(&basket.comm, comm)) {
-            basket.ops.push(*op);
-            return;
-        }
-        let mut ops = self.spare.pop().unwrap_or_default();
-        ops.push(*op);
-        self.baskets.push(Basket { comm: Arc::clone(comm), ops });
+        let known = self.baskets.iter().rposition(|basket| Arc::ptr_eq(&basket.comm, comm));
+        let place = known.unwrap_or_else(|| {
+            let ops = self.spare.pop().unwrap_or_default();
+            self.baskets.push(Basket { comm: Arc::clone(comm), ops, one_sided: Vec::new() });
+            self.baskets.len() - 1
+        });
+        &mut self.baskets[place]
     }
 
     /// What it would take: the communicators work side by side.
@@ -183,15 +262,18 @@ impl Group {
     /// Hands everything over and leaves the group empty, whatever happens.
     fn seal(&mut self) -> Result<()> {
         let births = std::mem::take(&mut self.births);
+        let registrations = std::mem::take(&mut self.registrations);
+        let has_work = !self.baskets.is_empty() || !registrations.is_empty();
         let result = match self.error.take() {
             Some(error) => Err(error),
-            None if !births.is_empty() && !self.baskets.is_empty() => Err(Error::usage(
+            None if !births.is_empty() && has_work => Err(Error::usage(
                 "ncclGroupEnd",
                 "the group holds both the birth of a communicator and operations",
                 "put ncclCommInitRank calls into a group of their own",
             )),
             None if !births.is_empty() => births::run(births),
-            None => self.launch(),
+            None if registrations.is_empty() => self.launch(),
+            None => open_windows(registrations).and_then(|()| self.launch()),
         };
         for mut basket in self.baskets.drain(..) {
             basket.ops.clear();
@@ -203,7 +285,9 @@ impl Group {
     }
 
     fn launch(&mut self) -> Result<()> {
-        if let ([basket], true, true) = (self.baskets.as_slice(), self.waits, self.streams.is_empty()) {
+        if let ([basket], true, true) = (self.baskets.as_slice(), self.waits, self.streams.is_empty())
+            && basket.one_sided.is_empty()
+        {
             basket.comm.check_usable("ncclGroupEnd")?;
             return basket.comm.endpoint().run(&basket.ops);
         }
@@ -218,14 +302,35 @@ impl Group {
         if !self.streams.is_empty() {
             driver::ensure_progress()?;
             let streams = std::mem::take(&mut self.streams);
-            launch = Some(Arc::new(Launch::new(streams, self.baskets.len() as u32)));
+            let batches: usize = self.baskets.iter().map(Basket::batch_count).sum();
+            launch = Some(Arc::new(Launch::new(streams, batches as u32)));
         }
-        let hand_over = |basket: &Basket| basket.comm.endpoint().submit(&basket.ops, launch.clone());
-        let tickets: Vec<Ticket> = self.baskets.iter().map(hand_over).collect::<Result<_>>()?;
+        let mut tickets: Vec<Ticket> = Vec::new();
+        for basket in &mut self.baskets {
+            basket.hand_over(&launch, &mut tickets)?;
+        }
         if self.waits {
             return driver::wait(&tickets);
         }
         driver::finish_behind(tickets);
+        Ok(())
+    }
+}
+
+impl Basket {
+    fn batch_count(&self) -> usize {
+        usize::from(!self.ops.is_empty()) + usize::from(!self.one_sided.is_empty())
+    }
+
+    fn hand_over(&mut self, launch: &Option<Arc<Launch>>, tickets: &mut Vec<Ticket>) -> Result<()> {
+        let endpoint = self.comm.endpoint();
+        if !self.ops.is_empty() {
+            tickets.push(endpoint.submit(&self.ops, launch.clone())?);
+        }
+        if !self.one_sided.is_empty() {
+            let calls = std::mem::take(&mut self.one_sided);
+            tickets.push(endpoint.submit_one_sided(calls, launch.clone())?);
+        }
         Ok(())
     }
 }

@@ -27,3 +27,4 @@ mod types;
 mod unbuilt;
 mod wall;
 mod weak;
+mod window;

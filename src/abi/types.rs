@@ -10,6 +10,9 @@ pub(super) type CommHandle = *mut c_void;
 /// `cudaStream_t` and `shoalStream_t`, never followed.
 pub(super) type StreamHandle = *mut c_void;
 
+/// `ncclWindow_t`, never followed.
+pub(super) type WindowHandle = *mut c_void;
+
 /// `NCCL_CONFIG_UNDEF_INT`
 pub(super) const UNDEFINED: c_int = c_int::MIN;
 /// `NCCL_API_MAGIC`
@@ -90,6 +93,16 @@ pub(super) struct CollectiveConfig {
     pub(super) launch_completion_event: *const c_void,
 }
 
+/// `ncclWaitSignalDesc_t`
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct WaitDescription {
+    pub(super) count: c_int,
+    pub(super) peer: c_int,
+    pub(super) number: c_int,
+    pub(super) context: c_int,
+}
+
 /// `ncclEncryptionConfig_t`
 #[repr(C)]
 pub(super) struct EncryptionConfig {
@@ -158,7 +171,7 @@ lies_at! { CollectiveConfig:
 }
 
 const _: () = assert!(size_of::<UniqueIdArgument>() == 128 && align_of::<UniqueIdArgument>() == 1);
-const _: () = assert!(size_of::<Team>() == 12);
+const _: () = assert!(size_of::<Team>() == 12 && size_of::<WaitDescription>() == 16);
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Config>() == 120 && align_of::<Config>() == 8);
 #[cfg(target_pointer_width = "64")]

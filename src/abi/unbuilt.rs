@@ -30,13 +30,10 @@ macro_rules! unbuilt {
 // What may stand in a group, and spoils it.
 unbuilt! { wall::grouped:
     pncclCommInitRankScalable pncclCommSplit pncclCommShrink pncclCommGrow
-    pncclCommWindowRegister
-    pncclPutSignal pncclSignal pncclWaitSignal
 }
 
 unbuilt! { wall::plain:
     pncclCommRevoke pncclCommSuspend pncclCommResume pncclCommMemStats pncclCommGetUniqueId
-    pncclCommRegister pncclCommDeregister pncclCommWindowDeregister pncclWinGetUserPtr
     pncclParamBind pncclParamGet pncclParamGetStr pncclParamGetParameter pncclParamGetAllParameterKeys
     pncclParamGetI8 pncclParamGetI16 pncclParamGetI32 pncclParamGetI64
     pncclParamGetU8 pncclParamGetU16 pncclParamGetU32 pncclParamGetU64

@@ -4,7 +4,7 @@
 //! init_rank -> Live -> finalize -> Finalized -> destroy -> Gone
 //!                 \-> abort ---------------------------->'
 //! ```
-//! `birth` brings a rank into being, `births` several at once, `operators` keeps what RedOpCreatePreMulSum made, `handle` gives numbers
+//! `birth` brings a rank into being, `births` several at once, `operators` keeps what RedOpCreatePreMulSum made, `registered` buffers and windows, `handle` gives numbers
 //! to C programs, `bootstrap` is how ranks find each other.
 
 mod birth;
@@ -12,6 +12,7 @@ pub mod births;
 pub mod bootstrap;
 pub mod handle;
 mod operators;
+pub mod registered;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -55,6 +56,7 @@ pub struct Comm {
     /// A [`Life`].
     life: AtomicU8,
     operators: Operators,
+    registered: registered::Handles,
     /// The fork generation it was born in.
     generation: u32,
 }
@@ -75,6 +77,7 @@ impl Comm {
             endpoint,
             life: AtomicU8::new(Life::Live as u8),
             operators: Operators::default(),
+            registered: registered::Handles::default(),
             generation: fork::generation(),
         })
     }
@@ -183,6 +186,7 @@ impl Comm {
         };
         if self.life.swap(Life::Gone as u8, Ordering::AcqRel) != Life::Gone as u8 {
             self.endpoint.close();
+            self.registered.forget_all();
         }
         // What went wrong with earlier work was reported there; leaving is not made to fail by it.
         drop(drained);
@@ -198,6 +202,7 @@ impl Comm {
         self.check_own("ncclCommAbort")?;
         if self.life.swap(Life::Gone as u8, Ordering::AcqRel) != Life::Gone as u8 {
             self.endpoint.abort();
+            self.registered.forget_all();
         }
         Ok(())
     }

@@ -15,6 +15,11 @@ const KEPT_COUNT: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlanId(u32);
 
+impl PlanId {
+    /// Of a batch that needs none.
+    pub(super) const NONE: PlanId = PlanId(u32::MAX);
+}
+
 /// The plans of one communicator.
 #[derive(Debug)]
 pub(super) struct Cache {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::one_sided::OneSided;
 use super::stream::Launch;
 use super::{Engine, Poll};
 use crate::config::Config;
@@ -149,6 +150,19 @@ impl Endpoint {
         let mut engine = self.engine.take();
         let plan = engine.prepare(ops)?;
         Ok(Ticket { endpoint: Arc::clone(self), number: engine.submit(ops, plan, launch) })
+    }
+
+    /// Queues one-sided calls.
+    ///
+    /// # Errors
+    /// The communicator failed before.
+    pub fn submit_one_sided(
+        self: &Arc<Self>,
+        calls: Vec<OneSided>,
+        launch: Option<Arc<Launch>>,
+    ) -> Result<Ticket> {
+        let number = self.engine.take().submit_one_sided(calls, launch)?;
+        Ok(Ticket { endpoint: Arc::clone(self), number })
     }
 
     /// With more ranks than cores whoever looks in vain makes room at once.

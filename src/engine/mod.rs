@@ -5,6 +5,7 @@
 //! thread and reads no clock. [`driver`] owns both: it decides who polls and how a wait waits.
 //!
 //! - `shape`: what of a batch decides its plan; `compile`: the plan; `cache`: plans already made.
+//! - `one_sided`: puts, signals and waits, which are batches of their own.
 //! - `run`: where the running plan stands. `act`: the hands that touch memory and the transport.
 //! - `stream`: streams of the host device, and launches, which tie batches of several communicators together.
 
@@ -12,6 +13,7 @@ mod act;
 mod cache;
 mod compile;
 pub mod driver;
+pub mod one_sided;
 mod run;
 mod shape;
 pub mod stream;
@@ -32,6 +34,7 @@ use crate::tune::estimate;
 use act::Hands;
 use cache::{Cache, PlanId};
 use compile::{Part, Work};
+use one_sided::OneSided;
 use run::{Advance, Run};
 use stream::Launch;
 
@@ -51,6 +54,8 @@ pub enum Poll {
 struct Job {
     ops: Vec<Op>,
     plan: PlanId,
+    /// In place of operations with a plan.
+    one_sided: Option<Box<one_sided::Run>>,
     launch: Option<Arc<Launch>>,
     has_started: bool,
 }
@@ -64,6 +69,7 @@ pub struct Engine<T, D> {
     run: Run,
     /// Emptied lists of operations, for batches to come.
     spare: Vec<Vec<Op>>,
+    used_signals: one_sided::Used,
     submitted: u64,
     completed: u64,
     failure: Option<Error>,
@@ -84,6 +90,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
             queue: VecDeque::new(),
             run: Run::default(),
             spare: Vec::new(),
+            used_signals: one_sided::Used::new(),
             submitted: 0,
             completed: 0,
             failure: None,
@@ -121,9 +128,24 @@ impl<T: Transport, D: Device> Engine<T, D> {
     pub fn submit(&mut self, ops: &[Op], plan: PlanId, launch: Option<Arc<Launch>>) -> u64 {
         let mut list = self.spare.pop().unwrap_or_default();
         list.extend_from_slice(ops);
-        self.queue.push_back(Job { ops: list, plan, launch, has_started: false });
+        self.queue.push_back(Job { ops: list, plan, one_sided: None, launch, has_started: false });
         self.submitted += 1;
         self.submitted
+    }
+
+    /// Queues one-sided calls; the number at which [`Self::completed`] arrives when they are done.
+    ///
+    /// # Errors
+    /// The communicator failed before.
+    pub fn submit_one_sided(&mut self, calls: Vec<OneSided>, launch: Option<Arc<Launch>>) -> Result<u64> {
+        if self.failure.is_some() {
+            return Err(self.refusal());
+        }
+        let one_sided = Some(Box::new(one_sided::Run::new(calls)));
+        let (ops, plan) = (Vec::new(), PlanId::NONE);
+        self.queue.push_back(Job { ops, plan, one_sided, launch, has_started: false });
+        self.submitted += 1;
+        Ok(self.submitted)
     }
 
     /// Takes a prepared batch and moves it along at once, at most for `polls` polls, if nothing is queued before
@@ -154,7 +176,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
         }
         let mut list = self.spare.pop().unwrap_or_default();
         list.extend_from_slice(ops);
-        self.queue.push_back(Job { ops: list, plan: id, launch: None, has_started: true });
+        self.queue.push_back(Job { ops: list, plan: id, one_sided: None, launch: None, has_started: true });
         self.submitted
     }
 
@@ -200,7 +222,6 @@ impl<T: Transport, D: Device> Engine<T, D> {
     #[inline]
     fn try_poll(&mut self) -> Result<Poll> {
         let Some(job) = self.queue.front_mut() else { return Ok(Poll::Idle) };
-        let plan = self.cache.get(job.plan);
         if !job.has_started {
             if job.launch.as_ref().is_some_and(|launch| !launch.is_ready()) {
                 return Ok(Poll::Waiting);
@@ -208,7 +229,11 @@ impl<T: Transport, D: Device> Engine<T, D> {
             job.has_started = true;
             self.run.start();
         }
-        Ok(match self.run.advance(plan, &job.ops, &mut self.hands)? {
+        let advance = match &mut job.one_sided {
+            None => self.run.advance(self.cache.get(job.plan), &job.ops, &mut self.hands)?,
+            Some(run) => run.advance(&mut self.hands, &mut self.used_signals)?,
+        };
+        Ok(match advance {
             Advance::Waiting => Poll::Waiting,
             Advance::Moved => Poll::Moved,
             Advance::Done => {
@@ -373,14 +398,22 @@ impl<T: Transport, D: Device> Engine<T, D> {
 
     /// What runs, and whether it has begun.
     fn running(&self) -> Option<(&Part, bool)> {
-        let job = self.queue.front()?;
+        let job = self.queue.front().filter(|job| job.one_sided.is_none())?;
         let part = self.cache.get(job.plan).parts.get(self.run.part())?;
         Some((part, job.has_started))
+    }
+
+    /// The one-sided calls that run.
+    fn one_sided(&self) -> Option<&one_sided::Run> {
+        self.queue.front().filter(|job| job.has_started)?.one_sided.as_deref()
     }
 
     /// The peers that the running batch waits for.
     #[must_use]
     pub fn waited_for(&self) -> Vec<u32> {
+        if let Some(run) = self.one_sided() {
+            return run.waited_for();
+        }
         match self.running() {
             Some((part, true)) => self.run.waited_for(part),
             _ => Vec::new(),
@@ -390,6 +423,9 @@ impl<T: Transport, D: Device> Engine<T, D> {
     /// The running operation, as a person reads it.
     #[must_use]
     pub fn current(&self) -> String {
+        if let Some(run) = self.one_sided() {
+            return run.describe();
+        }
         let Some(job) = self.queue.front() else { return "nothing".into() };
         let Some((part, is_begun)) = self.running() else { return "nothing".into() };
         let number = self.hands.collective_count.wrapping_sub(u32::from(is_begun));

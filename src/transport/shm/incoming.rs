@@ -485,7 +485,7 @@ fn next_piece(ring: &Ring, consumer: &Consumer, left: usize) -> std::result::Res
 }
 
 /// The peer's process by its number here, from the kernel.
-fn process_of(here: &Here, peer: u32) -> Option<i32> {
+pub(super) fn process_of(here: &Here, peer: u32) -> Option<i32> {
     if here.is_local(peer) {
         return i32::try_from(std::process::id()).ok();
     }

@@ -6,10 +6,12 @@
 //! descriptor of a segment is ever closed before the last rank of the process has left.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::failure::Failure;
+use super::inbox::Inbox;
 use super::layout::{Control, DATA_AFTER_SLOTS, FAILURE_OFFSET, Header, Layout};
 use super::ring::{Credit, LINE_BYTES, OBSERVE, PUBLISH, RingMemory, SLOT_HEAD_WORDS, SLOT_WORDS, Shape};
 use crate::error::{Error, Result};
@@ -32,6 +34,7 @@ pub struct Segment {
     layout: Layout,
     front: Mapping,
     rings: Mutex<HashMap<(u32, u32), Weak<Mapping>>>,
+    inboxes: Mutex<HashMap<u32, Weak<Mapping>>>,
     registered: bool,
     generation: u32,
     /// `None` only while it is dropped, and of a husk.
@@ -58,6 +61,7 @@ impl Segment {
             layout,
             front,
             rings: Mutex::default(),
+            inboxes: Mutex::default(),
             registered: true,
             generation: fork::generation(),
             file: Some(file),
@@ -121,9 +125,9 @@ impl Segment {
                 )
             })?;
         let front = Mapping::shared(file.as_fd(), 0, layout.front_bytes, true)?;
-        let (rings, spare) = (Mutex::default(), Mutex::default());
+        let (rings, inboxes, spare) = (Mutex::default(), Mutex::default(), Mutex::default());
         let generation = fork::generation();
-        Ok(Segment { id, layout, front, rings, registered, generation, file: Some(file), spare })
+        Ok(Segment { id, layout, front, rings, inboxes, registered, generation, file: Some(file), spare })
     }
 
     /// The same memory mapped once more, as another process would see it.
@@ -141,6 +145,7 @@ impl Segment {
             layout: self.layout,
             front: Mapping::private(self.layout.front_bytes)?,
             rings: Mutex::default(),
+            inboxes: Mutex::default(),
             registered: false,
             generation: self.generation,
             file: None,
@@ -165,7 +170,9 @@ impl Segment {
     pub fn mapped_bytes(&self) -> usize {
         let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
         let live = rings.values().filter(|ring| ring.strong_count() > 0).count();
-        self.front.bytes() + live * self.layout.ring_stride_bytes
+        let inboxes = self.inboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = inboxes.values().filter(|inbox| inbox.strong_count() > 0).count();
+        self.front.bytes() + live * self.layout.ring_stride_bytes + open * self.layout.inbox_bytes
     }
 
     pub(super) const fn shape(&self) -> Shape {
@@ -194,20 +201,33 @@ impl Segment {
         unsafe { &*self.front.start().add(FAILURE_OFFSET).cast::<Failure>() }
     }
 
+    /// What lies at `offset` of the file, mapped once for all who ask at the same time.
+    fn share<K: Eq + Hash>(
+        &self,
+        known: &Mutex<HashMap<K, Weak<Mapping>>>,
+        key: K,
+        offset: u64,
+        bytes: usize,
+    ) -> Result<Arc<Mapping>> {
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mapping) = known.get(&key).and_then(Weak::upgrade) {
+            return Ok(mapping);
+        }
+        let mapping = Arc::new(Mapping::shared(self.file(), offset, bytes, true)?);
+        known.insert(key, Arc::downgrade(&mapping));
+        Ok(mapping)
+    }
+
+    /// The inbox of `rank`, mapped at the first request.
+    pub(super) fn inbox(&self, rank: u32) -> Result<Inbox> {
+        let (offset, bytes) = (self.layout.inbox_offset(rank), self.layout.inbox_bytes);
+        Ok(Inbox::new(self.share(&self.inboxes, rank, offset, bytes)?, self.layout.ranks))
+    }
+
     /// The ring from `source` to `target`, mapped at the first request.
     pub(super) fn ring(&self, source: u32, target: u32) -> Result<Ring> {
-        let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = rings.get(&(source, target)).and_then(Weak::upgrade);
-        let mapping = match known {
-            Some(mapping) => mapping,
-            None => {
-                let offset = self.layout.ring_offset(source, target);
-                let bytes = self.layout.ring_stride_bytes;
-                let mapping = Arc::new(Mapping::shared(self.file(), offset, bytes, true)?);
-                rings.insert((source, target), Arc::downgrade(&mapping));
-                mapping
-            }
-        };
+        let (offset, bytes) = (self.layout.ring_offset(source, target), self.layout.ring_stride_bytes);
+        let mapping = self.share(&self.rings, (source, target), offset, bytes)?;
         Ok(Ring { start: mapping.start(), shape: self.layout.shape, _mapping: mapping })
     }
 }
