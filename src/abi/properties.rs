@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_uint};
 
-use crate::abi::convert::not_null;
+use crate::abi::convert::{answer, bad, not_null};
 use crate::abi::types::{CommHandle, CommProperties, MAGIC, ResultNumber};
 use crate::abi::wall;
 use crate::comm::{Comm, handle};
@@ -27,6 +27,59 @@ unsafe extern "C" fn pncclCommQueryProperties(
             not_null(CALL, "props", properties)?;
             // SAFETY: it is not NULL; the rest is this function's contract.
             unsafe { fill(CALL, properties.cast(), &of(comm)) }
+        })
+    })
+}
+
+/// `NCCL_SUSPEND_MEM`
+const SUSPEND_MEMORY: c_int = 1;
+
+/// Without a flag there is nothing to give back, and nothing is suspended.
+#[unsafe(no_mangle)]
+extern "C" fn pncclCommSuspend(comm: CommHandle, flags: c_int) -> ResultNumber {
+    const CALL: &str = "ncclCommSuspend";
+    wall::plain(CALL, || {
+        handle::with(CALL, comm.addr(), |comm| match flags {
+            0 => comm.check_usable(CALL),
+            SUSPEND_MEMORY => comm.suspend(),
+            _ => bad(CALL, "flags", format_args!("is {flags:#x}"), "pass NCCL_SUSPEND_MEM (1)"),
+        })
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn pncclCommResume(comm: CommHandle) -> ResultNumber {
+    const CALL: &str = "ncclCommResume";
+    wall::plain(CALL, || handle::with(CALL, comm.addr(), |comm| comm.resume()))
+}
+
+/// On the host device "GPU memory" is the shared memory of the communicator, measured: what really takes memory
+/// in the parts that this process has mapped.
+///
+/// # Safety
+/// `value` is NULL or writable.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pncclCommMemStats(comm: CommHandle, statistic: c_int, value: *mut u64) -> ResultNumber {
+    const CALL: &str = "ncclCommMemStats";
+    wall::plain(CALL, || {
+        handle::with(CALL, comm.addr(), |comm| {
+            comm.check_own(CALL)?;
+            not_null(CALL, "value", value)?;
+            let number = match statistic {
+                0 => comm.taken().spare_bytes,
+                1 => u64::from(comm.is_suspended()),
+                2 => comm.taken().lasting_bytes,
+                3 => {
+                    let taken = comm.taken();
+                    taken.lasting_bytes + taken.spare_bytes
+                }
+                _ => {
+                    let remedy = "pass ncclStatGpuMemSuspend (0) to ncclStatGpuMemTotal (3)";
+                    return bad(CALL, "stat", format_args!("is {statistic}"), remedy);
+                }
+            };
+            // SAFETY: passed on from this function's contract.
+            unsafe { answer(CALL, "value", value, number) }
         })
     })
 }

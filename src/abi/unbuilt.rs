@@ -33,7 +33,7 @@ unbuilt! { wall::grouped:
 }
 
 unbuilt! { wall::plain:
-    pncclCommRevoke pncclCommSuspend pncclCommResume pncclCommMemStats pncclCommGetUniqueId
+    pncclCommRevoke pncclCommGetUniqueId
     pncclParamBind pncclParamGet pncclParamGetStr pncclParamGetParameter pncclParamGetAllParameterKeys
     pncclParamGetI8 pncclParamGetI16 pncclParamGetI32 pncclParamGetI64
     pncclParamGetU8 pncclParamGetU16 pncclParamGetU32 pncclParamGetU64

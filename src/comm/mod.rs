@@ -1,7 +1,7 @@
 //! A communicator's life.
 //!
 //! ```text
-//! init_rank -> Live -> finalize -> Finalized -> destroy -> Gone
+//! init_rank -> Live -> finalize -> Finalized -> destroy -> Gone     (Live <-> Suspended by suspend, resume)
 //!                 \-> abort ---------------------------->'
 //! ```
 //! `birth` brings a rank into being, `births` several at once, `operators` keeps what RedOpCreatePreMulSum made, `registered` buffers and windows, `handle` gives numbers
@@ -21,6 +21,7 @@ use crate::engine::driver::Endpoint;
 use crate::error::{Code, Error, Result};
 use crate::op::{DataType, Op, Reduction, Scalar, Wish};
 use crate::system::fork;
+use crate::transport::shm::Taken;
 use crate::tune::selection::select;
 use operators::Operators;
 
@@ -43,6 +44,7 @@ pub struct Options {
 #[repr(u8)]
 enum Life {
     Live,
+    Suspended,
     Finalized,
     Gone,
 }
@@ -143,6 +145,9 @@ impl Comm {
                 "make a communicator in the child",
             );
         }
+        if self.life.load(Ordering::Acquire) == Life::Suspended as u8 {
+            return Error::usage(call, "the communicator is suspended", "call ncclCommResume first");
+        }
         let how = if self.life.load(Ordering::Acquire) == Life::Finalized as u8 {
             "finalized"
         } else {
@@ -172,6 +177,61 @@ impl Comm {
         let drained = self.endpoint.drain();
         self.life.store(Life::Finalized as u8, Ordering::Release);
         drained
+    }
+
+    /// Waits until all that was started is done, and gives back what memory a resting communicator can do
+    /// without. Until [`Self::resume`] nothing can be started.
+    ///
+    /// # Errors
+    /// What went wrong meanwhile; the communicator is then not suspended.
+    pub fn suspend(&self) -> Result<()> {
+        const CALL: &str = "ncclCommSuspend";
+        self.check_usable(CALL)?;
+        if !self.change(Life::Live, Life::Suspended) {
+            return Err(self.unusable(CALL));
+        }
+        if let Err(error) = self.endpoint.drain() {
+            self.change(Life::Suspended, Life::Live);
+            return Err(error);
+        }
+        let mut engine = self.endpoint.engine();
+        engine.rest();
+        engine.transport().rest();
+        Ok(())
+    }
+
+    /// Ends a suspension. Memory comes back as it is used.
+    ///
+    /// # Errors
+    /// It is not suspended.
+    pub fn resume(&self) -> Result<()> {
+        const CALL: &str = "ncclCommResume";
+        self.check_own(CALL)?;
+        if !self.is_suspended() {
+            self.check_usable(CALL)?;
+            return Err(Error::usage(CALL, "the communicator is not suspended", "suspend it first"));
+        }
+        self.endpoint.engine().transport().go_on();
+        self.change(Life::Suspended, Life::Live);
+        Ok(())
+    }
+
+    /// Whether it is suspended.
+    #[must_use]
+    pub fn is_suspended(&self) -> bool {
+        self.life.load(Ordering::Acquire) == Life::Suspended as u8
+    }
+
+    /// How much memory the communicator takes in this process, measured.
+    #[must_use]
+    pub fn taken(&self) -> Taken {
+        self.endpoint.engine().transport().taken()
+    }
+
+    /// Goes from one state to another; false if it was in a third one.
+    fn change(&self, from: Life, to: Life) -> bool {
+        let (from, to) = (from as u8, to as u8);
+        self.life.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Finalizes if that was not done, and gives everything back.

@@ -318,6 +318,14 @@ impl<T: Transport, D: Device> Engine<T, D> {
         )
     }
 
+    /// Gives back plans and scratch, to be made again. Nothing is queued.
+    pub fn rest(&mut self) {
+        if self.queue.is_empty() {
+            self.run = Run::default();
+            self.cache.forget();
+        }
+    }
+
     /// Gives back what the transport keeps of memory that peers have freed.
     pub fn forget_freed(&mut self) {
         if !self.has_left {

@@ -51,7 +51,8 @@ pub(super) struct Control {
     pub(super) proof_address: AtomicU64,
     /// Where it stands in a long wait.
     pub(super) standing: Place,
-    spare: u64,
+    /// Whether the rank rests; see [`super::rest`].
+    pub(super) rest: AtomicU64,
     /// 1 while the rank sleeps; read by peers after each packet, so alone in its line.
     pub(super) sleeping: AtomicU32,
     spare_sleeping: [u32; 15],

@@ -43,6 +43,7 @@ mod local;
 #[cfg(all(test, loom))]
 mod model;
 mod outgoing;
+mod rest;
 mod ring;
 mod segment;
 mod standing;
@@ -53,6 +54,7 @@ mod window;
 pub use doorbell::{Doorbell, sleep_unless};
 pub use host::{Host, Invitation};
 pub use inbox::{CONTEXTS, SIGNALS};
+pub use rest::Taken;
 pub use segment::Segment;
 pub use window::{Facts, Opened, Reach};
 

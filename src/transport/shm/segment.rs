@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::failure::Failure;
 use super::inbox::Inbox;
 use super::layout::{Control, DATA_AFTER_SLOTS, FAILURE_OFFSET, Header, Layout};
+use super::rest::Taken;
 use super::ring::{Credit, LINE_BYTES, OBSERVE, PUBLISH, RingMemory, SLOT_HEAD_WORDS, SLOT_WORDS, Shape};
 use crate::error::{Error, Result};
-use crate::system::map::{Mapping, PAGE_BYTES};
+use crate::system::map::{Mapping, PAGE_BYTES, pages};
 use crate::system::{fork, memfd, random};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -168,11 +169,19 @@ impl Segment {
     /// How much of it this process has mapped.
     #[must_use]
     pub fn mapped_bytes(&self) -> usize {
-        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = rings.values().filter(|ring| ring.strong_count() > 0).count();
-        let inboxes = self.inboxes.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = inboxes.values().filter(|inbox| inbox.strong_count() > 0).count();
-        self.front.bytes() + live * self.layout.ring_stride_bytes + open * self.layout.inbox_bytes
+        let parts = [live(&self.rings), live(&self.inboxes)].concat();
+        self.front.bytes() + parts.iter().map(|mapping| mapping.bytes()).sum::<usize>()
+    }
+
+    /// How much memory takes what this process has mapped of it.
+    pub(super) fn taken(&self) -> Taken {
+        let sum = |known: Vec<Arc<Mapping>>, from: usize| -> u64 {
+            known.iter().map(|mapping| mapping.resident_bytes(from)).sum()
+        };
+        let rings = live(&self.rings);
+        let spare_bytes = sum(rings.clone(), pages(data_start(self.layout.shape)));
+        let all = sum(rings, 0) + sum(live(&self.inboxes), 0) + self.front.resident_bytes(0);
+        Taken { lasting_bytes: all - spare_bytes.min(all), spare_bytes }
     }
 
     pub(super) const fn shape(&self) -> Shape {
@@ -228,7 +237,7 @@ impl Segment {
     pub(super) fn ring(&self, source: u32, target: u32) -> Result<Ring> {
         let (offset, bytes) = (self.layout.ring_offset(source, target), self.layout.ring_stride_bytes);
         let mapping = self.share(&self.rings, (source, target), offset, bytes)?;
-        Ok(Ring { start: mapping.start(), shape: self.layout.shape, _mapping: mapping })
+        Ok(Ring { start: mapping.start(), shape: self.layout.shape, mapping })
     }
 }
 
@@ -245,12 +254,22 @@ impl Drop for Segment {
     }
 }
 
+/// The parts that somebody holds on to.
+fn live<K>(known: &Mutex<HashMap<K, Weak<Mapping>>>) -> Vec<Arc<Mapping>> {
+    known.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(Weak::upgrade).collect()
+}
+
+/// Where the data of a ring starts.
+const fn data_start(shape: Shape) -> usize {
+    DATA_AFTER_SLOTS + shape.slots as usize * LINE_BYTES
+}
+
 /// A mapped ring.
 #[derive(Debug)]
 pub(super) struct Ring {
     start: *mut u8,
     shape: Shape,
-    _mapping: Arc<Mapping>,
+    mapping: Arc<Mapping>,
 }
 
 // SAFETY: the pointer leads into the mapping that the object holds on to, which belongs to no thread.
@@ -259,7 +278,7 @@ unsafe impl Send for Ring {}
 impl Ring {
     #[inline]
     fn atomic(&self, offset: usize) -> &AtomicU64 {
-        debug_assert!(offset + 8 <= DATA_AFTER_SLOTS + self.shape.slots as usize * LINE_BYTES);
+        debug_assert!(offset + 8 <= data_start(self.shape));
         // SAFETY: all callers pass offsets of words of the credit line or of a slot, which lie in the mapping
         // and are multiples of 8 from a page aligned start. They are accessed as atomics only while shared.
         unsafe { &*self.start.add(offset).cast::<AtomicU64>() }
@@ -271,6 +290,11 @@ impl Ring {
         self.atomic(DATA_AFTER_SLOTS + slot * LINE_BYTES + (index % SLOT_WORDS) * 8)
     }
 
+    /// Gives the memory of the data back; what lies there is lost.
+    pub(super) fn give_back(&self) {
+        self.mapping.give_back(data_start(self.shape));
+    }
+
     /// What lies in a slot itself: `INLINE_BYTES` of it.
     #[inline]
     pub(super) fn inline(&self, slot: usize) -> *mut u8 {
@@ -280,8 +304,7 @@ impl Ring {
     /// The data at a position. What [`super::ring::place`] gave for up to `Shape::longest` bytes lies inside.
     #[inline]
     pub(super) fn data(&self, position: u64) -> *mut u8 {
-        let data = DATA_AFTER_SLOTS + self.shape.slots as usize * LINE_BYTES;
-        self.start.wrapping_add(data + self.shape.offset(position))
+        self.start.wrapping_add(data_start(self.shape) + self.shape.offset(position))
     }
 }
 

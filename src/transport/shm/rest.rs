@@ -1,0 +1,85 @@
+//! Giving back what a communicator that rests does not need: the data of its rings.
+//!
+//! ```text
+//! a rank that rests     says so, returns all credit, and for each peer that rests as well (and is held for so
+//!                       long) gives back the data of the empty rings between them
+//! a rank that goes on   waits until nobody holds it, then says so
+//! ```
+//! A ring is empty if its producer has got back all that it sent, or its consumer finds no packet: since
+//! neither side moves meanwhile, one side's word is enough. The first of two finds the other at work and leaves
+//! the rings to it.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::ShmTransport;
+
+/// The values of `Control::rest`.
+mod rest {
+    /// The rank works.
+    pub(super) const NOT: u64 = 0;
+    /// It rests.
+    pub(super) const RESTS: u64 = 1;
+    /// It rests, and a peer gives back rings between them.
+    pub(super) const HELD: u64 = 2;
+}
+
+/// How long a rank that goes on waits for a peer that holds it. Giving back takes microseconds, so that one is
+/// dead.
+const HOLD_WAIT: Duration = Duration::from_millis(500);
+
+/// What a rank's process has of a segment, as measured: bytes that take memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// What is needed as long as the communicator lives.
+    pub lasting_bytes: u64,
+    /// What a communicator that rests can do without.
+    pub spare_bytes: u64,
+}
+
+impl ShmTransport {
+    /// Gives back what can be given back, with nothing under way and nothing to come before [`Self::go_on`].
+    pub fn rest(&mut self) {
+        let own = self.here.rank;
+        self.here.segment.control(own).rest.store(rest::RESTS, Ordering::SeqCst);
+        for edge in &mut self.edges {
+            edge.incoming.rest();
+        }
+        for peer in (0..self.here.segment.ranks()).filter(|peer| *peer != own) {
+            let flag = &self.here.segment.control(peer).rest;
+            // Acquire: all that the peer did to the rings before it rested lies before.
+            let (from, to) = (rest::RESTS, rest::HELD);
+            if flag.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            let edge = &mut self.edges[peer as usize];
+            edge.outgoing.give_back();
+            edge.incoming.give_back();
+            flag.store(rest::RESTS, Ordering::SeqCst);
+        }
+    }
+
+    /// Ends a rest.
+    pub fn go_on(&mut self) {
+        let flag = &self.here.segment.control(self.here.rank).rest;
+        let deadline = Instant::now() + HOLD_WAIT;
+        let (from, to) = (rest::RESTS, rest::NOT);
+        while flag.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            if flag.load(Ordering::Relaxed) == rest::NOT {
+                return;
+            }
+            if Instant::now() > deadline {
+                flag.store(rest::NOT, Ordering::SeqCst);
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// How much memory the parts of the segment take that this process has mapped, whichever process filled
+    /// them. Ranks that are threads of one process share these parts, and each counts them all.
+    #[must_use]
+    pub fn taken(&self) -> Taken {
+        self.here.segment.taken()
+    }
+}
