@@ -33,6 +33,9 @@
 //! line of packets per direction. Each packet's head says which call it belongs to, so that ranks which call
 //! different things see both calls instead of wrong data.
 //!
+//! One-sided calls go the same way as batches of their own (`engine::one_sided`), without a plan: a put writes the
+//! peer's memory (`transport::shm::window`) and counts up a signal in the peer's inbox.
+//!
 //! # Where unsafe code may stand
 //! In `abi`, `system`, `device`, `transport/shm` and `transport/sim`, in two files of the command (buffers and
 //! functions of the library that is measured), and in `engine/act.rs`: the one file of the engine that hands

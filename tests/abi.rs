@@ -174,6 +174,11 @@ fn collectives_take_wishes() {
 }
 
 #[test]
+fn windows_are_opened_and_written() {
+    c_program("windows");
+}
+
+#[test]
 fn communicators_and_groups_say_what_they_are() {
     c_program("properties");
 }

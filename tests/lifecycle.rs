@@ -232,6 +232,31 @@ fn what_a_communicator_took_is_given_back() {
 }
 
 #[test]
+fn one_sided_calls_put_the_right_bytes_by_every_path() {
+    let all = [("onesided", "ball"), ("onesided", "random"), ("onesided", "random-threads")];
+    cases(&all);
+    cases_with(&all[..2], &[("SHOAL_MAPPED", "0")]);
+    cases_with(&[("onesided", "unreachable")], &[("SHOAL_CMA", "0")]);
+}
+
+#[test]
+fn who_waits_for_a_signal_learns_of_death_and_abort() {
+    cases(&[("onesided", "death"), ("onesided", "abort")]);
+}
+
+#[test]
+fn nobody_writes_a_window_that_was_closed() {
+    let all = [("onesided", "closed"), ("onesided", "closed-threads")];
+    cases(&all);
+    cases_with(&all[..1], &[("SHOAL_MAPPED", "0")]);
+}
+
+#[test]
+fn a_suspended_communicator_takes_little_memory_and_goes_on() {
+    cases(&[("rest", "measured"), ("rest", "restless")]);
+}
+
+#[test]
 fn forked_children_change_nothing_for_their_parents() {
     cases(&[("forked", "children"), ("forked", "meeting")]);
 }
@@ -277,6 +302,8 @@ const FOR_VALGRIND: &[(&str, &str)] = &[
     ("abort", "left"),
     ("abort", "returned"),
     ("exits", "threads"),
+    ("onesided", "ball"),
+    ("onesided", "random-threads"),
 ];
 
 fn under_valgrind(list: &[(&str, &str)]) {

@@ -326,6 +326,7 @@ fn find_way(here: &Here, peer: u32, facts: &Facts) -> std::result::Result<Way, S
     let control = here.segment.control(peer);
     let proof = control.proof.load(Ordering::Relaxed);
     let address = usize::try_from(facts.address).map_err(|_| "it lies nowhere")?;
+    address.checked_add(bytes).ok_or("it lies nowhere")?;
     match Memory::open(pid, control.proof_address.load(Ordering::Relaxed), proof) {
         Ok(memory) => Ok(Way::Remote { memory, address }),
         Err(cause) => Err(format!("opening its memory failed ({cause})")),
