@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::ShmTransport;
 
 /// The values of `Control::rest`.
-mod rest {
+mod stage {
     /// The rank works.
     pub(super) const NOT: u64 = 0;
     /// It rests.
@@ -41,21 +41,21 @@ impl ShmTransport {
     /// Gives back what can be given back, with nothing under way and nothing to come before [`Self::go_on`].
     pub fn rest(&mut self) {
         let own = self.here.rank;
-        self.here.segment.control(own).rest.store(rest::RESTS, Ordering::SeqCst);
+        self.here.segment.control(own).rest.store(stage::RESTS, Ordering::SeqCst);
         for edge in &mut self.edges {
             edge.incoming.rest();
         }
         for peer in (0..self.here.segment.ranks()).filter(|peer| *peer != own) {
             let flag = &self.here.segment.control(peer).rest;
             // Acquire: all that the peer did to the rings before it rested lies before.
-            let (from, to) = (rest::RESTS, rest::HELD);
+            let (from, to) = (stage::RESTS, stage::HELD);
             if flag.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_err() {
                 continue;
             }
             let edge = &mut self.edges[peer as usize];
             edge.outgoing.give_back();
             edge.incoming.give_back();
-            flag.store(rest::RESTS, Ordering::SeqCst);
+            flag.store(stage::RESTS, Ordering::SeqCst);
         }
     }
 
@@ -63,13 +63,13 @@ impl ShmTransport {
     pub fn go_on(&mut self) {
         let flag = &self.here.segment.control(self.here.rank).rest;
         let deadline = Instant::now() + HOLD_WAIT;
-        let (from, to) = (rest::RESTS, rest::NOT);
+        let (from, to) = (stage::RESTS, stage::NOT);
         while flag.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_err() {
-            if flag.load(Ordering::Relaxed) == rest::NOT {
+            if flag.load(Ordering::Relaxed) == stage::NOT {
                 return;
             }
             if Instant::now() > deadline {
-                flag.store(rest::NOT, Ordering::SeqCst);
+                flag.store(stage::NOT, Ordering::SeqCst);
                 return;
             }
             std::thread::yield_now();

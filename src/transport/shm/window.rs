@@ -129,8 +129,8 @@ impl Reach {
                 Some(target) => target.cast_mut(),
                 None => return Err(std::io::Error::from_raw_os_error(libc::EFAULT)),
             },
-            // SAFETY: the caller's promise.
             Way::Remote { memory, address } => {
+                // SAFETY: the caller's promise.
                 return unsafe { memory.write(address + offset, source, bytes) };
             }
         };
