@@ -30,6 +30,7 @@ const CHECKED: [Field; 9] = [
     field("config.shrinkShare", offset_of!(Config, shrink_share), 22700, 0, 1),
     field("config.nvlsCTAs", offset_of!(Config, nvls_ctas), 22700, 1, c_int::MAX),
 ];
+const BLOCKING: usize = 0;
 const NAME_SINCE: c_uint = 22700;
 const HEAD_BYTES: usize = offset_of!(Config, blocking);
 
@@ -57,13 +58,14 @@ pub(super) unsafe fn options(call: &'static str, config: *const Config) -> Resul
     unsafe { std::ptr::copy_nonoverlapping(config.cast::<u8>(), bytes.as_mut_ptr(), known_bytes) };
     let reader = Reader { call, bytes: &bytes[..known_bytes] };
     reader.check()?;
+    let is_blocking = reader.number(&CHECKED[BLOCKING]).map(|value| value != 0);
     let name = reader.name_pointer();
     if name.is_null() {
-        return Ok(Options::default());
+        return Ok(Options { name: None, is_blocking });
     }
     // SAFETY: by the contract of this function a string lies there.
     let name = unsafe { CStr::from_ptr(name) };
-    Ok(Options { name: Some(name.to_string_lossy().into_owned()), ..Options::default() })
+    Ok(Options { name: Some(name.to_string_lossy().into_owned()), is_blocking })
 }
 
 const REMEDY: &str = "start from NCCL_CONFIG_INITIALIZER";

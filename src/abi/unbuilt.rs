@@ -39,7 +39,7 @@ unbuilt! { wall::grouped:
 }
 
 unbuilt! { wall::plain:
-    pncclCommRevoke pncclCommSuspend pncclCommResume pncclCommMemStats pncclCommGetUniqueId
+    pncclCommSuspend pncclCommResume pncclCommMemStats pncclCommGetUniqueId
     pncclSetEncryption
     pncclCommRegister pncclCommDeregister pncclCommWindowDeregister pncclWinGetUserPtr
     pncclParamBind pncclParamGet pncclParamGetStr pncclParamGetParameter pncclParamGetAllParameterKeys

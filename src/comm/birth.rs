@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::births::Birth;
 use super::bootstrap::{self, Join, Session};
-use super::{Comm, Options, UniqueId};
+use super::{Body, Comm, Options, UniqueId};
 use crate::coalesce::Limits;
 use crate::config::Config;
 use crate::device::host::Host as HostDevice;
@@ -28,16 +29,37 @@ pub fn unique_id() -> Result<UniqueId> {
     bootstrap::unique_id(Config::get())
 }
 
-/// See [`Comm::init_rank`].
-pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options) -> Result<Arc<Comm>> {
-    let started = Instant::now();
-    let config = Config::get();
-    check_device(config)?;
-    if let Some(warning) = bootstrap::warning(id) {
-        log::warn(format_args!("{warning}"));
-    }
-    let mut session =
-        Session::join(config, &Join { id, rank, ranks, ..Join::default() }, Arc::clone(&options.cancel))?;
+/// The birth of rank `rank` of `ranks`, who meet by `id`.
+#[must_use]
+pub fn init_rank(call: &'static str, ranks: u32, id: UniqueId, rank: u32, options: Options) -> Birth {
+    let options = options.settle(Config::get());
+    let child = Comm::unborn(Some((rank, ranks)), options.clone());
+    Birth::new(
+        call,
+        Some(child),
+        None,
+        Box::new(move |cancel| {
+            let started = Instant::now();
+            let config = Config::get();
+            check_device(config)?;
+            if let Some(warning) = bootstrap::warning(&id) {
+                log::warn(format_args!("{warning}"));
+            }
+            let join = Join { id: &id, rank, ranks, ..Join::default() };
+            let session = Session::join(config, &join, Arc::clone(cancel))?;
+            grow_up(session, config, &options, started).map(Some)
+        }),
+    )
+}
+
+/// Makes a rank out of the session in which the ranks met.
+pub(super) fn grow_up(
+    mut session: Session,
+    config: &Config,
+    options: &Options,
+    started: Instant,
+) -> Result<Body> {
+    let (rank, ranks) = (session.rank, session.ranks());
     let topology = Topology::from_cards(rank, &session.cards);
     check_hosts(&topology)?;
     let segment = share_segment(&mut session, &topology, config)?;
@@ -59,7 +81,7 @@ pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options)
         topology.local_ranks().len(),
         topology.cores()
     ));
-    Ok(Comm::new(rank, ranks, endpoint))
+    Ok(Body { rank, ranks, endpoint })
 }
 
 fn facts(rank: u32, ranks: u32, topology: &Topology, config: &Config) -> Facts {
