@@ -257,6 +257,21 @@ fn a_death_is_told_to_who_asks_and_an_exit_is_none() {
 }
 
 #[test]
+fn communicators_split_and_shrink_whatever_happened_to_them() {
+    cases(&[("children", "split"), ("children", "shrink"), ("children", "revoked")]);
+}
+
+#[test]
+fn communicators_grow_and_are_born_by_several_ids() {
+    cases(&[("children", "grow"), ("children", "scalable")]);
+}
+
+#[test]
+fn abort_ends_the_birth_of_a_child() {
+    cases(&[("children", "cancelled")]);
+}
+
+#[test]
 fn revoking_stops_what_runs_and_lets_nothing_start() {
     cases(&[("lives", "revoked")]);
 }

@@ -2,7 +2,6 @@
 
 use std::ffi::c_int;
 use std::ptr::null_mut;
-use std::sync::Arc;
 
 use crate::abi::config;
 use crate::abi::convert::{answer, bad, not_null};
@@ -16,7 +15,7 @@ use crate::group;
 /// Where a birth writes its handle. That is there from the beginning, so that another thread can abort the birth;
 /// only of a caller who waited in vain it is taken away again.
 #[derive(Clone, Copy)]
-struct Cradle(*mut CommHandle);
+pub(super) struct Cradle(*mut CommHandle);
 
 impl Cradle {
     /// A failed birth leaves NULL there, so that is where it starts.
@@ -25,21 +24,34 @@ impl Cradle {
     /// `comm` is NULL, or writable until the call or the outermost ncclGroupEnd has returned.
     unsafe fn new(call: &'static str, comm: *mut CommHandle) -> Result<Cradle> {
         // SAFETY: the same contract.
-        unsafe { answer(call, "comm", comm, null_mut()) }?;
+        unsafe { Cradle::named(call, "comm", comm) }
+    }
+
+    /// The same, of another name.
+    ///
+    /// # Safety
+    /// As for [`Cradle::new`].
+    pub(super) unsafe fn named(
+        call: &'static str,
+        argument: &'static str,
+        comm: *mut CommHandle,
+    ) -> Result<Cradle> {
+        // SAFETY: the same contract.
+        unsafe { answer(call, argument, comm, null_mut()) }?;
         Ok(Cradle(comm))
     }
 
     fn write(self, handle: usize) {
-        // SAFETY: a cradle comes from `new`, which wrote here and whose contract still holds: what is written later
+        // SAFETY: a cradle comes from `named`, which wrote here and whose contract still holds: what is written later
         // than in the call itself is undone by the call or the outermost ncclGroupEnd, on the caller's thread.
         unsafe { self.0.write_unaligned(std::ptr::without_provenance_mut(handle)) };
     }
 
     /// Meets the others now, at the end of the open group, or behind the caller.
-    fn deliver(self, mut birth: Birth) -> Result<Code> {
+    pub(super) fn deliver(self, mut birth: Birth) -> Result<Code> {
         let call = birth.call();
-        if let Some(child) = birth.child() {
-            let handle = handle::insert(call, Arc::clone(child))?;
+        if let Some(child) = birth.child().cloned() {
+            let handle = handle::insert(call, child)?;
             self.write(handle);
             let cradle = self;
             birth.undo_by(move || {
@@ -53,7 +65,7 @@ impl Cradle {
 }
 
 /// `nranks` and `rank` of a birth.
-fn seat(call: &'static str, ranks: c_int, rank: c_int) -> Result<(u32, u32)> {
+pub(super) fn seat(call: &'static str, ranks: c_int, rank: c_int) -> Result<(u32, u32)> {
     if ranks < 1 {
         return bad(call, "nranks", format_args!("is {ranks}"), "pass how many ranks there are, 1 or more");
     }
@@ -90,7 +102,7 @@ unsafe extern "C" fn pncclCommInitRank(
         // SAFETY: passed on from this function's contract.
         let cradle = unsafe { Cradle::new(CALL, comm) }?;
         let (ranks, rank) = seat(CALL, ranks, rank)?;
-        cradle.deliver(comm::init_rank(CALL, ranks, id.internal, rank, Options::default()))
+        cradle.deliver(comm::init_rank(CALL, ranks, vec![id.internal], rank, Options::default()))
     })
 }
 
@@ -110,8 +122,40 @@ unsafe extern "C" fn pncclCommInitRankConfig(
         let cradle = unsafe { Cradle::new(CALL, comm) }?;
         let (ranks, rank) = seat(CALL, ranks, rank)?;
         // SAFETY: passed on from this function's contract.
-        let options = unsafe { config::options(CALL, config) }?;
-        cradle.deliver(comm::init_rank(CALL, ranks, id.internal, rank, options))
+        let options = unsafe { config::options(CALL, config) }?.unwrap_or_default();
+        cradle.deliver(comm::init_rank(CALL, ranks, vec![id.internal], rank, options))
+    })
+}
+
+/// # Safety
+/// As for [`pncclCommInitRankConfig`]; `ids` is NULL, or readable for `id_count` ids.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pncclCommInitRankScalable(
+    comm: *mut CommHandle,
+    ranks: c_int,
+    rank: c_int,
+    id_count: c_int,
+    ids: *const UniqueIdArgument,
+    config: *const Config,
+) -> ResultNumber {
+    const CALL: &str = "ncclCommInitRankScalable";
+    wall::grouped_answering(CALL, || {
+        // SAFETY: passed on from this function's contract.
+        let cradle = unsafe { Cradle::new(CALL, comm) }?;
+        let (ranks, rank) = seat(CALL, ranks, rank)?;
+        if !(1..=ranks.cast_signed()).contains(&id_count) {
+            let problem = format_args!("is {id_count}, with nranks {ranks}");
+            return bad(CALL, "nId", problem, "pass 1 to nranks ids");
+        }
+        if ids.is_null() {
+            return bad(CALL, "commIds", "is NULL", "pass the ids that ncclGetUniqueId made");
+        }
+        // SAFETY: `index` is below `id_count`, so by this function's contract an id lies there.
+        let id = |index: usize| unsafe { ids.add(index).read_unaligned() }.internal;
+        let ids = (0..id_count.unsigned_abs() as usize).map(id).collect();
+        // SAFETY: passed on from this function's contract.
+        let options = unsafe { config::options(CALL, config) }?.unwrap_or_default();
+        cradle.deliver(comm::init_rank(CALL, ranks, ids, rank, options))
     })
 }
 
@@ -153,7 +197,7 @@ fn init_all(call: &'static str, cradles: &[Cradle]) -> Result<Code> {
     let ranks = cradles.len() as u32;
     group::start();
     for (rank, cradle) in (0..).zip(cradles) {
-        let birth = comm::init_rank(call, ranks, id, rank, Options::default());
+        let birth = comm::init_rank(call, ranks, vec![id], rank, Options::default());
         if let Err(error) = cradle.deliver(birth) {
             group::poison(&error);
         }

@@ -8,6 +8,7 @@
 //! A profiler that defines `ncclX` is thus in front of ours, and reaches it as `pncclX`.
 
 mod birth;
+mod children;
 mod collective;
 mod config;
 mod convert;

@@ -3,7 +3,8 @@
 //! Every step that can fail on one rank is followed by one that all take together, so that they fail as one.
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::births::Birth;
@@ -29,9 +30,9 @@ pub fn unique_id() -> Result<UniqueId> {
     bootstrap::unique_id(Config::get())
 }
 
-/// The birth of rank `rank` of `ranks`, who meet by `id`.
+/// The birth of rank `rank` of `ranks`, who meet by `ids`: at least one, the same on every rank.
 #[must_use]
-pub fn init_rank(call: &'static str, ranks: u32, id: UniqueId, rank: u32, options: Options) -> Birth {
+pub fn init_rank(call: &'static str, ranks: u32, ids: Vec<UniqueId>, rank: u32, options: Options) -> Birth {
     let options = options.settle(Config::get());
     let child = Comm::unborn(Some((rank, ranks)), options.clone());
     Birth::new(
@@ -40,16 +41,27 @@ pub fn init_rank(call: &'static str, ranks: u32, id: UniqueId, rank: u32, option
         None,
         Box::new(move |cancel| {
             let started = Instant::now();
-            let config = Config::get();
-            check_device(config)?;
-            if let Some(warning) = bootstrap::warning(&id) {
-                log::warn(format_args!("{warning}"));
-            }
-            let join = Join { id: &id, rank, ranks, ..Join::default() };
-            let session = Session::join(config, &join, Arc::clone(cancel))?;
-            grow_up(session, config, &options, started).map(Some)
+            let session = join(&ids, rank, ranks, cancel)?;
+            grow_up(session, Config::get(), &options, started).map(Some)
         }),
     )
+}
+
+/// Meets the other ranks by the first of the ids; the others are of no use.
+pub(super) fn join(ids: &[UniqueId], rank: u32, ranks: u32, cancel: &Arc<AtomicBool>) -> Result<Session> {
+    let config = Config::get();
+    check_device(config)?;
+    let Some((id, unused)) = ids.split_first() else {
+        return Err(Error::Internal("a birth without an id".into()));
+    };
+    if let Some(warning) = bootstrap::warning(id) {
+        log::warn(format_args!("{warning}"));
+    }
+    let session = Session::join(config, &Join { id, rank, ranks, ..Join::default() }, Arc::clone(cancel))?;
+    for id in unused.iter().filter(|unused| *unused != id) {
+        bootstrap::retire(id);
+    }
+    Ok(session)
 }
 
 /// Makes a rank out of the session in which the ranks met.
@@ -81,7 +93,8 @@ pub(super) fn grow_up(
         topology.local_ranks().len(),
         topology.cores()
     ));
-    Ok(Body { rank, ranks, endpoint })
+    let kin = Mutex::new(Some(session.kin()));
+    Ok(Body { rank, ranks, endpoint, kin })
 }
 
 fn facts(rank: u32, ranks: u32, topology: &Topology, config: &Config) -> Facts {

@@ -1,11 +1,12 @@
 //! How a communicator ends: in good order, or at once.
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::{Comm, Life};
+use super::{Body, Comm, Life};
+use crate::engine::driver::Endpoint;
 use crate::error::{Code, Error, Result};
 use crate::system::thread;
 
@@ -88,11 +89,18 @@ impl Comm {
     /// The second half of Destroy: gives everything back.
     pub fn close(&self) {
         let before = self.stage.end();
-        if let Some(body) = self.body.get()
-            && before != Life::Gone
-        {
-            body.endpoint.close();
+        if before != Life::Gone {
+            self.give_back(Endpoint::close);
         }
+    }
+
+    /// Lets go of everything; others may hold on to what is left for long.
+    fn give_back(&self, end: impl FnOnce(&Endpoint)) {
+        if let Some(body) = self.body.get() {
+            end(&body.endpoint);
+            body.kin.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        self.family.end();
     }
 
     /// Stops what runs and cancels what is being born, from any thread, and gives everything back. Afterwards
@@ -104,10 +112,8 @@ impl Comm {
         self.check_own("ncclCommAbort")?;
         let before = self.stage.end();
         self.work.cancel();
-        if let Some(body) = self.body.get()
-            && before != Life::Gone
-        {
-            body.endpoint.abort();
+        if before != Life::Gone {
+            self.give_back(Endpoint::abort);
         }
         self.work.wait(CANCELLED_WAIT);
         Ok(())
@@ -122,17 +128,25 @@ impl Comm {
         }
     }
 
+    /// Whether it is at a stage of its life at which children can be born.
+    ///
+    /// # Errors
+    /// It is not.
+    pub(super) fn check_parent(&self, call: &'static str) -> Result<&Body> {
+        self.check_own(call)?;
+        match (self.body.get(), self.stage.get()) {
+            (Some(body), Life::Live | Life::Revoked) => Ok(body),
+            _ => Err(self.unusable(call)),
+        }
+    }
+
     /// Whether children can be born of it: not after a communication error, which the other ranks know of as
     /// well, unless it was revoked for it.
     ///
     /// # Errors
     /// They cannot, and why.
     pub(super) fn check_fertile(&self, call: &'static str) -> Result<()> {
-        self.check_own(call)?;
-        let (Some(body), Life::Live | Life::Revoked) = (self.body.get(), self.stage.get()) else {
-            return Err(self.unusable(call));
-        };
-        match body.endpoint.cause() {
+        match self.check_parent(call)?.endpoint.cause() {
             None => Ok(()),
             Some(cause) => Err(Error::usage(
                 call,

@@ -26,19 +26,22 @@
 mod birth;
 pub mod births;
 pub mod bootstrap;
+pub mod children;
 mod ends;
 pub mod handle;
 mod life;
 mod operators;
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::config::Config;
 use crate::engine::driver::Endpoint;
 use crate::error::{Code, Error, Result};
 use crate::op::{DataType, Reduction, Scalar};
 use crate::system::fork;
+use bootstrap::Kin;
+use children::Family;
 use life::{Life, Stage, Status, Work};
 use operators::Operators;
 
@@ -70,6 +73,8 @@ struct Body {
     rank: u32,
     ranks: u32,
     endpoint: Arc<Endpoint>,
+    /// By which children are born, until it ends.
+    kin: Mutex<Option<Kin>>,
 }
 
 /// One rank's end of a communicator.
@@ -83,6 +88,7 @@ pub struct Comm {
     body: OnceLock<Body>,
     options: Options,
     work: Work,
+    family: Family,
     operators: Operators,
 }
 
@@ -102,6 +108,7 @@ impl Comm {
             body: OnceLock::new(),
             options,
             work: Work::default(),
+            family: Family::default(),
             operators: Operators::default(),
         })
     }
@@ -173,6 +180,12 @@ impl Comm {
     pub fn check_born(&self, call: &'static str) -> Result<()> {
         self.check_own(call)?;
         if self.body.get().is_some() { Ok(()) } else { Err(self.unusable(call)) }
+    }
+
+    /// By which its ranks meet again.
+    fn kin(&self, call: &'static str) -> Result<Kin> {
+        let kin = self.body.get().map(|body| body.kin.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        kin.flatten().ok_or_else(|| self.unusable(call))
     }
 
     #[cold]

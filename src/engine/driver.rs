@@ -161,10 +161,8 @@ impl Endpoint {
         if how == Peer::Revoked && !engine.is_revoked_by_peers() {
             *lock(&self.cause) = engine.failure().cloned();
         }
-        engine.end(
-            how,
-            Error::Aborted(format!("rank {} of {} {did} the communicator", self.rank, self.ranks)),
-        );
+        engine
+            .end(how, Error::Aborted(format!("rank {} of {} {did} the communicator", self.rank, self.ranks)));
         lock(&self.bell).take();
     }
 

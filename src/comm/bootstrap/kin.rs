@@ -52,9 +52,11 @@ impl Kin {
     }
 
     fn check(&self, members: &[u32]) -> Result<()> {
-        let ascend = members.windows(2).all(|pair| pair[0] < pair[1]);
-        let known = members.last().is_some_and(|last| (*last as usize) < self.cards.len());
-        if !ascend || !known || !members.contains(&self.rank) {
+        let mut ascending = members.to_vec();
+        ascending.sort_unstable();
+        let differ = ascending.windows(2).all(|pair| pair[0] < pair[1]);
+        let known = ascending.last().is_some_and(|last| (*last as usize) < self.cards.len());
+        if !differ || !known || !members.contains(&self.rank) {
             return Err(Error::Internal(format!(
                 "rank {} of {} cannot meet {members:?} again",
                 self.rank,
@@ -75,10 +77,10 @@ impl Kin {
 }
 
 impl Session {
-    /// Meets some ranks of the parent again. `members` are the parent's ranks that take part, ascending, this
-    /// one among them. Every member calls it with the same `purpose`: bytes that all of them compute alike, and
-    /// for no other child of this parent with these members. The new session's ranks are positions in `members`.
-    /// Ranks that are no members may be dead.
+    /// Meets some ranks of the parent again. `members` are the parent's ranks that take part, in the order of
+    /// their new ranks, this one among them. Every member calls it with the same `members` and `purpose`: bytes
+    /// that all of them compute alike, and for no other child of this parent with these members. Ranks that are no
+    /// members may be dead.
     ///
     /// # Errors
     /// Who did not come in time, by the parent's numbers; a rank gave up or is gone; `abort` was set.
@@ -91,7 +93,7 @@ impl Session {
     ) -> Result<Session> {
         kin.check(members)?;
         let count = |length: usize| u32::try_from(length).expect("ranks are counted in 32 bits");
-        let position = members.partition_point(|member| *member < kin.rank);
+        let position = members.iter().take_while(|member| **member != kin.rank).count();
         let own = &kin.cards[kin.rank as usize];
         let naming = Naming { parent: Some((members.into(), count(kin.cards.len()))) };
         let mut settings = member::Settings {

@@ -8,7 +8,7 @@
 //!
 //! Every process has one listener, whose addresses its cards carry, as long as a communicator lives there or an
 //! id waits to be used. Ranks of a communicator that want a child of it meet there again ([`Session::derive`]),
-//! at the listener of the lowest of them, with a secret that derives from the parent's key.
+//! at the listener of the first of them, with a secret that derives from the parent's key.
 //! | file | what lives there |
 //! |---|---|
 //! | `id` | the 128 bytes |
@@ -118,6 +118,13 @@ impl Default for Join<'_> {
 /// No socket could be opened, or the address is none.
 pub fn unique_id(config: &Config) -> Result<UniqueId> {
     if config.comm_id.trim().is_empty() { create_root(config) } else { address_id(config) }
+}
+
+/// Ends the root of an id that was made here and that nobody will use.
+pub fn retire(id: &UniqueId) {
+    if let Ok(invitation) = Invitation::parse(MAKE, id) {
+        porch::retire(invitation.communicator);
+    }
 }
 
 /// What a person should know about `id` and is worth one line in the log, if anything is.

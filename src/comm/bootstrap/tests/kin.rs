@@ -52,7 +52,7 @@ fn assert_works(session: &mut Session) {
 fn any_members_meet_again_and_their_children_too() {
     let family = family(7);
     let config = patient();
-    for members in [vec![0, 1, 2, 3, 4, 5, 6], vec![1, 3, 6], vec![2, 5], vec![4]] {
+    for members in [vec![0, 1, 2, 3, 4, 5, 6], vec![1, 3, 6], vec![5, 2, 6], vec![4]] {
         let keys = threads(&members, |rank| {
             let mut session = derive(&config, &family[rank as usize], &members, b"first").unwrap();
             assert_eq!(members[session.rank as usize], rank);
@@ -138,7 +138,7 @@ fn the_listener_is_there_while_somebody_needs_it() {
 #[test]
 fn members_that_make_no_sense_and_inherited_kin_are_refused() {
     let family = family(3);
-    for members in [&[][..], &[1, 0], &[0, 0], &[0, 3], &[1, 2]] {
+    for members in [&[][..], &[0, 0], &[0, 3], &[1, 2]] {
         assert!(
             matches!(derive(&patient(), &family[0], members, b""), Err(Error::Internal(_))),
             "{members:?}"
