@@ -13,7 +13,7 @@ use crate::comm::registered::Registration;
 use crate::engine::driver::{self, Ticket};
 use crate::engine::one_sided::OneSided;
 use crate::engine::stream::{Launch, Stream, StreamRef};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::op::Op;
 
 /// One communicator's operations of the open group.
@@ -33,6 +33,8 @@ struct Group {
     births: Vec<Birth>,
     /// Windows that are opened before anything else is done.
     registrations: Vec<Registration>,
+    /// Whether the communicators of the group are blocking ones: all or none are.
+    is_blocking: Option<bool>,
     error: Option<Error>,
     /// Emptied lists, for groups to come.
     spare: Vec<Vec<Op>>,
@@ -57,13 +59,13 @@ pub fn is_open() -> bool {
 }
 
 /// Closes the innermost group of this thread; the outermost hands everything over. With the NULL stream it
-/// returns when the work is done.
+/// returns when the work is done; births of non-blocking communicators go on behind it (`InProgress`).
 ///
 /// # Errors
 /// The first invalid call of the group (then nothing of it was started), a group that was not open, or what
 /// went wrong while the work ran.
 #[inline]
-pub fn end() -> Result<()> {
+pub fn end() -> Result<Code> {
     match DEPTH.get() {
         0 => {
             Err(Error::usage("ncclGroupEnd", "no group is open on this thread", "call ncclGroupStart first"))
@@ -74,7 +76,7 @@ pub fn end() -> Result<()> {
         }
         depth => {
             DEPTH.set(depth - 1);
-            Ok(())
+            Ok(Code::Success)
         }
     }
 }
@@ -86,7 +88,7 @@ pub fn end() -> Result<()> {
 /// As [`end`], up to where something would start.
 pub fn simulate() -> Result<Option<u64>> {
     if DEPTH.get() != 1 {
-        return end().map(|()| None);
+        return end().map(|_| None);
     }
     DEPTH.set(0);
     GROUP.with_borrow_mut(|group| {
@@ -106,19 +108,18 @@ const SIMULATE: &str = "ncclGroupSimulateEnd";
 /// The communicator cannot take it, or what went wrong while it ran.
 #[inline]
 pub fn submit(call: &'static str, comm: &Arc<Comm>, op: &Op, stream: StreamRef) -> Result<()> {
-    comm.check_usable(call)?;
+    let endpoint = comm.usable(call)?;
     if DEPTH.get() > 0 {
-        GROUP.with_borrow_mut(|group| group.add(comm, op, stream));
-        return Ok(());
+        return GROUP.with_borrow_mut(|group| group.add(call, comm, op, stream));
     }
     match stream {
-        None => comm.endpoint().run(std::slice::from_ref(op)),
+        None => endpoint.run(std::slice::from_ref(op)),
         Some(stream) => {
             let ops = std::slice::from_ref(op);
             driver::ensure_progress()?;
-            comm.endpoint().engine().prepare(ops)?;
+            endpoint.engine().prepare(ops)?;
             let launch = Arc::new(Launch::new(vec![stream], 1));
-            driver::finish_behind(vec![comm.endpoint().submit(ops, Some(launch))?]);
+            driver::finish_behind(vec![endpoint.submit(ops, Some(launch))?]);
             Ok(())
         }
     }
@@ -134,20 +135,20 @@ pub fn submit_one_sided(
     one_sided: OneSided,
     stream: StreamRef,
 ) -> Result<()> {
-    comm.check_usable(call)?;
+    let endpoint = comm.usable(call)?;
     if is_open() {
-        GROUP.with_borrow_mut(|group| {
+        return GROUP.with_borrow_mut(|group| {
             group.join(stream);
-            group.basket(comm).one_sided.push(one_sided);
+            group.basket(call, comm)?.one_sided.push(one_sided);
+            Ok(())
         });
-        return Ok(());
     }
     let Some(stream) = stream else {
-        return driver::wait(&[comm.endpoint().submit_one_sided(vec![one_sided], None)?]);
+        return driver::wait(&[endpoint.submit_one_sided(vec![one_sided], None)?]);
     };
     driver::ensure_progress()?;
     let launch = Arc::new(Launch::new(vec![stream], 1));
-    driver::finish_behind(vec![comm.endpoint().submit_one_sided(vec![one_sided], Some(launch))?]);
+    driver::finish_behind(vec![endpoint.submit_one_sided(vec![one_sided], Some(launch))?]);
     Ok(())
 }
 
@@ -176,7 +177,7 @@ fn open_windows(mut registrations: Vec<Registration>) -> Result<()> {
     let mut tickets = Vec::new();
     let mut outcome = Ok(());
     for (comm, ops) in &batches {
-        match comm.endpoint().submit(ops, None) {
+        match comm.usable("ncclGroupEnd").and_then(|endpoint| endpoint.submit(ops, None)) {
             Ok(ticket) => tickets.push(ticket),
             Err(error) => outcome = outcome.and(Err(error)),
         }
@@ -196,24 +197,29 @@ pub fn poison(error: &Error) {
     }
 }
 
-/// Runs `birth` now, or at the end of the open group, beside the other births of the group (each on a thread
-/// of its own, since they wait for one another). `birth` writes the new handle itself.
+/// Runs `birth` now, or at the end of the open group, beside the other births of the group, since they wait for
+/// one another. `InProgress` if nobody waits for it.
 ///
 /// # Errors
-/// What `birth` reports, if it ran now.
-pub fn birth(birth: Birth) -> Result<()> {
+/// What went wrong, if it ran now; or it does not fit into the group.
+pub fn birth(birth: Birth) -> Result<Code> {
     if is_open() {
-        GROUP.with_borrow_mut(|group| group.births.push(birth));
-        return Ok(());
+        return GROUP.with_borrow_mut(|group| {
+            let agreed = group.agree(birth.call(), birth.is_blocking());
+            // Kept also if not, so that it is undone with the group.
+            group.births.push(birth);
+            agreed.map(|()| Code::Success)
+        });
     }
-    birth(Arc::default())
+    births::run(vec![birth])
 }
 
 impl Group {
     #[inline]
-    fn add(&mut self, comm: &Arc<Comm>, op: &Op, stream: StreamRef) {
+    fn add(&mut self, call: &'static str, comm: &Arc<Comm>, op: &Op, stream: StreamRef) -> Result<()> {
         self.join(stream);
-        self.basket(comm).ops.push(*op);
+        self.basket(call, comm)?.ops.push(*op);
+        Ok(())
     }
 
     #[inline]
@@ -229,15 +235,34 @@ impl Group {
     }
 
     #[inline]
-    fn basket(&mut self, comm: &Arc<Comm>) -> &mut Basket {
+    fn basket(&mut self, call: &'static str, comm: &Arc<Comm>) -> Result<&mut Basket> {
         // Calls on one communicator mostly follow each other.
         let known = self.baskets.iter().rposition(|basket| Arc::ptr_eq(&basket.comm, comm));
-        let place = known.unwrap_or_else(|| {
-            let ops = self.spare.pop().unwrap_or_default();
-            self.baskets.push(Basket { comm: Arc::clone(comm), ops, one_sided: Vec::new() });
-            self.baskets.len() - 1
-        });
-        &mut self.baskets[place]
+        let place = match known {
+            Some(place) => place,
+            None => {
+                self.agree(call, comm.is_blocking())?;
+                let ops = self.spare.pop().unwrap_or_default();
+                self.baskets.push(Basket { comm: Arc::clone(comm), ops, one_sided: Vec::new() });
+                self.baskets.len() - 1
+            }
+        };
+        Ok(&mut self.baskets[place])
+    }
+
+    /// All communicators of a group are blocking ones, or none is: its end waits for all or for none.
+    fn agree(&mut self, call: &'static str, is_blocking: bool) -> Result<()> {
+        if *self.is_blocking.get_or_insert(is_blocking) == is_blocking {
+            return Ok(());
+        }
+        let (this, others) =
+            if is_blocking { ("blocking", "non-blocking") } else { ("non-blocking", "blocking") };
+        Err(Error::argument(
+            call,
+            "comm",
+            format_args!("is a {this} communicator, in a group with {others} ones"),
+            "give each kind a group of its own",
+        ))
     }
 
     /// What it would take: the communicators work side by side.
@@ -251,8 +276,7 @@ impl Group {
         }
         let mut longest_ns = 0;
         for basket in &self.baskets {
-            basket.comm.check_usable(SIMULATE)?;
-            let mut engine = basket.comm.endpoint().engine();
+            let mut engine = basket.comm.usable(SIMULATE)?.engine();
             let plan = engine.prepare(&basket.ops)?;
             longest_ns = longest_ns.max(engine.estimate_ns(plan));
         }
@@ -260,8 +284,8 @@ impl Group {
     }
 
     /// Hands everything over and leaves the group empty, whatever happens.
-    fn seal(&mut self) -> Result<()> {
-        let births = std::mem::take(&mut self.births);
+    fn seal(&mut self) -> Result<Code> {
+        let mut births = std::mem::take(&mut self.births);
         let registrations = std::mem::take(&mut self.registrations);
         let has_work = !self.baskets.is_empty() || !registrations.is_empty();
         let result = match self.error.take() {
@@ -271,16 +295,18 @@ impl Group {
                 "the group holds both the birth of a communicator and operations",
                 "put ncclCommInitRank calls into a group of their own",
             )),
-            None if !births.is_empty() => births::run(births),
-            None if registrations.is_empty() => self.launch(),
-            None => open_windows(registrations).and_then(|()| self.launch()),
+            None if !births.is_empty() => births::run(std::mem::take(&mut births)),
+            None if registrations.is_empty() => self.launch().map(|()| Code::Success),
+            None => open_windows(registrations).and_then(|()| self.launch()).map(|()| Code::Success),
         };
+        births::give_up(births);
         for mut basket in self.baskets.drain(..) {
             basket.ops.clear();
             self.spare.push(basket.ops);
         }
         self.streams.clear();
         self.waits = false;
+        self.is_blocking = None;
         result
     }
 
@@ -288,12 +314,10 @@ impl Group {
         if let ([basket], true, true) = (self.baskets.as_slice(), self.waits, self.streams.is_empty())
             && basket.one_sided.is_empty()
         {
-            basket.comm.check_usable("ncclGroupEnd")?;
-            return basket.comm.endpoint().run(&basket.ops);
+            return basket.comm.usable("ncclGroupEnd")?.run(&basket.ops);
         }
         for basket in &self.baskets {
-            basket.comm.check_usable("ncclGroupEnd")?;
-            basket.comm.endpoint().engine().prepare(&basket.ops)?;
+            basket.comm.usable("ncclGroupEnd")?.engine().prepare(&basket.ops)?;
         }
         if self.baskets.is_empty() {
             return Ok(());
@@ -323,7 +347,7 @@ impl Basket {
     }
 
     fn hand_over(&mut self, launch: &Option<Arc<Launch>>, tickets: &mut Vec<Ticket>) -> Result<()> {
-        let endpoint = self.comm.endpoint();
+        let endpoint = self.comm.usable("ncclGroupEnd")?;
         if !self.ops.is_empty() {
             tickets.push(endpoint.submit(&self.ops, launch.clone())?);
         }

@@ -49,7 +49,7 @@ const NOBODY: Team = Team { rank_count: 0, rank: 0, stride: 0 };
 fn ask<T: Copy>(call: &'static str, comm: CommHandle, otherwise: T, question: impl FnOnce(&Comm) -> T) -> T {
     wall::value(otherwise, || {
         let answer = handle::with(call, comm.addr(), |comm| {
-            comm.check_own(call)?;
+            comm.check_born(call)?;
             Ok(question(comm))
         });
         answer.unwrap_or_else(|error| {

@@ -14,5 +14,5 @@ extern "C" fn pncclGroupStart() -> ResultNumber {
 
 #[unsafe(no_mangle)]
 extern "C" fn pncclGroupEnd() -> ResultNumber {
-    wall::grouped("ncclGroupEnd", group::end)
+    wall::grouped_answering("ncclGroupEnd", group::end)
 }

@@ -23,10 +23,10 @@ unsafe extern "C" fn pncclCommQueryProperties(
     const CALL: &str = "ncclCommQueryProperties";
     wall::plain(CALL, || {
         handle::with(CALL, comm.addr(), |comm| {
-            comm.check_own(CALL)?;
             not_null(CALL, "props", properties)?;
+            let known = of(comm, comm.hash(CALL)?);
             // SAFETY: it is not NULL; the rest is this function's contract.
-            unsafe { fill(CALL, properties.cast(), &of(comm)) }
+            unsafe { fill(CALL, properties.cast(), &known) }
         })
     })
 }
@@ -40,8 +40,8 @@ extern "C" fn pncclCommSuspend(comm: CommHandle, flags: c_int) -> ResultNumber {
     const CALL: &str = "ncclCommSuspend";
     wall::plain(CALL, || {
         handle::with(CALL, comm.addr(), |comm| match flags {
-            0 => comm.check_usable(CALL),
-            SUSPEND_MEMORY => comm.suspend(),
+            0 => comm.check_born(CALL),
+            SUSPEND_MEMORY => comm.suspend(CALL),
             _ => bad(CALL, "flags", format_args!("is {flags:#x}"), "pass NCCL_SUSPEND_MEM (1)"),
         })
     })
@@ -50,7 +50,7 @@ extern "C" fn pncclCommSuspend(comm: CommHandle, flags: c_int) -> ResultNumber {
 #[unsafe(no_mangle)]
 extern "C" fn pncclCommResume(comm: CommHandle) -> ResultNumber {
     const CALL: &str = "ncclCommResume";
-    wall::plain(CALL, || handle::with(CALL, comm.addr(), |comm| comm.resume()))
+    wall::plain(CALL, || handle::with(CALL, comm.addr(), |comm| comm.resume(CALL)))
 }
 
 /// On the host device "GPU memory" is the shared memory of the communicator, measured: what really takes memory
@@ -63,16 +63,13 @@ unsafe extern "C" fn pncclCommMemStats(comm: CommHandle, statistic: c_int, value
     const CALL: &str = "ncclCommMemStats";
     wall::plain(CALL, || {
         handle::with(CALL, comm.addr(), |comm| {
-            comm.check_own(CALL)?;
             not_null(CALL, "value", value)?;
+            let taken = comm.taken(CALL)?;
             let number = match statistic {
-                0 => comm.taken().spare_bytes,
+                0 => taken.spare_bytes,
                 1 => u64::from(comm.is_suspended()),
-                2 => comm.taken().lasting_bytes,
-                3 => {
-                    let taken = comm.taken();
-                    taken.lasting_bytes + taken.spare_bytes
-                }
+                2 => taken.lasting_bytes,
+                3 => taken.lasting_bytes + taken.spare_bytes,
                 _ => {
                     let remedy = "pass ncclStatGpuMemSuspend (0) to ncclStatGpuMemTotal (3)";
                     return bad(CALL, "stat", format_args!("is {statistic}"), remedy);
@@ -109,7 +106,7 @@ unsafe fn fill(call: &'static str, place: *mut u8, known: &CommProperties) -> Re
     Ok(())
 }
 
-fn of(comm: &Comm) -> CommProperties {
+fn of(comm: &Comm, hash: u64) -> CommProperties {
     CommProperties {
         size: 0,
         magic: 0,
@@ -127,7 +124,7 @@ fn of(comm: &Comm) -> CommProperties {
         padding_rma: [0; 3],
         railed_gin_type: NONE,
         padding_gin: [0; 4],
-        comm_hash: comm.hash(),
+        comm_hash: hash,
         gin_min_stride: 0,
         gin_connection_type: NONE,
         gin_support: [0; 64],

@@ -7,7 +7,7 @@ use crate::abi::wall;
 use crate::error::Error;
 
 #[cold]
-pub(super) fn error(call: &'static str) -> Error {
+fn error(call: &'static str) -> Error {
     Error::usage(
         call,
         format_args!("{call} is not built yet in this library"),
@@ -27,13 +27,7 @@ macro_rules! unbuilt {
     )*};
 }
 
-// What may stand in a group, and spoils it.
-unbuilt! { wall::grouped:
-    pncclCommInitRankScalable pncclCommSplit pncclCommShrink pncclCommGrow
-}
-
 unbuilt! { wall::plain:
-    pncclCommRevoke pncclCommGetUniqueId
     pncclParamBind pncclParamGet pncclParamGetStr pncclParamGetParameter pncclParamGetAllParameterKeys
     pncclParamGetI8 pncclParamGetI16 pncclParamGetI32 pncclParamGetI64
     pncclParamGetU8 pncclParamGetU16 pncclParamGetU32 pncclParamGetU64

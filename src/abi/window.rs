@@ -161,7 +161,6 @@ unsafe extern "C" fn pncclPutSignal(
     const CALL: &str = "ncclPutSignal";
     wall::grouped(CALL, || {
         handle::with(CALL, comm.addr(), |comm| {
-            comm.check_usable(CALL)?;
             let data_type = self::data_type(CALL, data_type)?;
             let signal = signal(CALL, comm, peer, number, context)?;
             no_flags(CALL, flags)?;

@@ -117,6 +117,7 @@ fn close(endpoint: &Endpoint, opened: Option<Opened>) {
 /// A window that is being opened: every rank tells every rank where its part lies.
 pub struct Registration {
     comm: Arc<Comm>,
+    endpoint: Arc<Endpoint>,
     address: Address,
     opened: Option<Opened>,
     told: Vec<u8>,
@@ -136,11 +137,19 @@ impl Registration {
         bytes: usize,
         write: Box<dyn FnOnce(usize)>,
     ) -> Result<Registration> {
-        comm.check_usable(call)?;
-        let opened = comm.endpoint().engine().transport().open_window(address, bytes)?;
+        let endpoint = Arc::clone(comm.usable(call)?);
+        let opened = endpoint.engine().transport().open_window(address, bytes)?;
         let told = opened.facts.to_bytes().to_vec();
         let gathered = vec![0; told.len() * comm.ranks() as usize];
-        Ok(Registration { comm: Arc::clone(comm), address, opened: Some(opened), told, gathered, write })
+        Ok(Registration {
+            comm: Arc::clone(comm),
+            endpoint,
+            address,
+            opened: Some(opened),
+            told,
+            gathered,
+            write,
+        })
     }
 
     /// Whose window it is.
@@ -173,7 +182,7 @@ impl Registration {
         let facts: Vec<Facts> =
             self.gathered.as_chunks::<{ Facts::BYTES }>().0.iter().map(Facts::from_bytes).collect();
         let window = Window {
-            endpoint: Arc::clone(self.comm.endpoint()),
+            endpoint: Arc::clone(&self.endpoint),
             address: self.address,
             opened: Mutex::new(self.opened.take()),
             reaches: Mutex::new(facts.iter().map(|_| None).collect()),
@@ -188,7 +197,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        close(self.comm.endpoint(), self.opened.take());
+        close(&self.endpoint, self.opened.take());
     }
 }
 
@@ -199,7 +208,7 @@ impl Comm {
     /// The communicator is not usable, or too much is registered.
     pub fn register_buffer(self: &Arc<Self>) -> Result<usize> {
         const CALL: &str = "ncclCommRegister";
-        self.check_usable(CALL)?;
+        self.usable(CALL)?;
         self.registered.add(CALL, self, What::Buffer)
     }
 

@@ -9,7 +9,7 @@
 //! neither side moves meanwhile, one side's word is enough. The first of two finds the other at work and leaves
 //! the rings to it.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::ShmTransport;
@@ -24,8 +24,7 @@ mod stage {
     pub(super) const HELD: u64 = 2;
 }
 
-/// How long a rank that goes on waits for a peer that holds it. Giving back takes microseconds, so that one is
-/// dead.
+/// How long to wait for whoever holds a rank. Giving back takes microseconds, so that one is dead.
 const HOLD_WAIT: Duration = Duration::from_millis(500);
 
 /// What a rank's process has of a segment, as measured: bytes that take memory.
@@ -48,8 +47,7 @@ impl ShmTransport {
         for peer in (0..self.here.segment.ranks()).filter(|peer| *peer != own) {
             let flag = &self.here.segment.control(peer).rest;
             // Acquire: all that the peer did to the rings before it rested lies before.
-            let (from, to) = (stage::RESTS, stage::HELD);
-            if flag.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            if !advance(flag, stage::RESTS, stage::HELD) {
                 continue;
             }
             let edge = &mut self.edges[peer as usize];
@@ -62,17 +60,8 @@ impl ShmTransport {
     /// Ends a rest.
     pub fn go_on(&mut self) {
         let flag = &self.here.segment.control(self.here.rank).rest;
-        let deadline = Instant::now() + HOLD_WAIT;
-        let (from, to) = (stage::RESTS, stage::NOT);
-        while flag.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_err() {
-            if flag.load(Ordering::Relaxed) == stage::NOT {
-                return;
-            }
-            if Instant::now() > deadline {
-                flag.store(stage::NOT, Ordering::SeqCst);
-                return;
-            }
-            std::thread::yield_now();
+        if !advance(flag, stage::RESTS, stage::NOT) {
+            flag.store(stage::NOT, Ordering::SeqCst);
         }
     }
 
@@ -81,5 +70,17 @@ impl ShmTransport {
     #[must_use]
     pub fn taken(&self) -> Taken {
         self.here.segment.taken()
+    }
+}
+
+/// From one stage to another, once nobody holds the rank; false if it is at a third one, or held for too long.
+fn advance(flag: &AtomicU64, from: u64, to: u64) -> bool {
+    let deadline = Instant::now() + HOLD_WAIT;
+    loop {
+        match flag.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => return true,
+            Err(stage::HELD) if Instant::now() < deadline => std::thread::yield_now(),
+            Err(_) => return false,
+        }
     }
 }
