@@ -282,33 +282,121 @@ impl Wish {
     pub const NONE: Wish = Wish(0);
 }
 
-/// One call, checked, on one communicator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Op {
+/// What a plan depends on beside the call itself: whether the source lies in the target (or the target in the
+/// source) where the interface says in place, and the caller's [`Wish`]. One byte, so that a shape stays two words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(transparent)]
+pub struct Manner(u8);
+
+impl Manner {
+    /// Not in place, and no wish.
+    pub const PLAIN: Manner = Manner(0);
+
+    /// Whether it is in place.
+    #[must_use]
+    #[inline]
+    pub const fn in_place(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    /// The algorithm that the caller wants.
+    #[must_use]
+    pub const fn wish(self) -> Wish {
+        Wish(self.0 >> 1)
+    }
+}
+
+/// What of a call decides its plan: everything but the addresses and the scalar. Two words, so that a batch is
+/// compared with a known one in passing.
+#[derive(Clone, Copy, Debug, Hash)]
+#[repr(C)]
+#[allow(clippy::derived_hash_with_manual_eq, reason = "equal field by field either way")]
+pub struct Shape {
+    /// The count as the caller gave it: per rank for all but AllReduce, Reduce and Broadcast.
+    pub count: usize,
+    /// The root or the peer; 0 where there is none.
+    pub peer: u32,
     /// Which operation.
     pub kind: Kind,
     /// Of which elements.
     pub data_type: DataType,
     /// How they are combined; `Sum` where nothing is.
     pub reduction: Reduction,
-    /// The root or the peer; 0 where there is none.
-    pub peer: u32,
-    /// The count as the caller gave it: per rank for all but AllReduce, Reduce and Broadcast.
-    pub count: usize,
+    /// In place or not, and by which algorithm.
+    pub manner: Manner,
+}
+
+const _: () = assert!(size_of::<Shape>() == 16);
+
+impl PartialEq for Shape {
+    #[inline]
+    fn eq(&self, other: &Shape) -> bool {
+        self.count == other.count && self.small() == other.small()
+    }
+}
+
+impl Eq for Shape {}
+
+/// One call, checked, on one communicator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Op {
+    /// What is called.
+    pub shape: Shape,
     /// What is read.
     pub source: Address,
     /// What is written.
     pub target: Address,
     /// The scalar of a PreMulSum.
     pub scalar: Scalar,
-    /// The algorithm that the caller wants.
-    pub wish: Wish,
+}
+
+impl Shape {
+    /// All but the count, in one word, as it lies in memory.
+    #[must_use]
+    #[inline]
+    pub const fn small(&self) -> u64 {
+        self.peer as u64
+            | (self.kind as u64) << 32
+            | (self.data_type as u64) << 40
+            | (self.reduction as u64) << 48
+            | (self.manner.0 as u64) << 56
+    }
+
+    /// `count` in bytes.
+    #[must_use]
+    #[inline]
+    pub const fn bytes(&self) -> usize {
+        self.count * self.data_type.size_bytes()
+    }
+
+    /// The same call by `rank` with its memory at these places, which may make it one in place.
+    #[must_use]
+    #[inline]
+    pub const fn at(self, source: Address, target: Address, rank: u32) -> Shape {
+        let slice = self.bytes().wrapping_mul(rank as usize);
+        let in_place = match self.kind {
+            Kind::AllReduce | Kind::Reduce | Kind::Broadcast => source.0 == target.0,
+            Kind::AllGather => source.0 == target.add(slice).0,
+            Kind::ReduceScatter => target.0 == source.add(slice).0,
+            Kind::Gather => rank == self.peer && source.0 == target.add(slice).0,
+            Kind::Scatter => rank == self.peer && target.0 == source.add(slice).0,
+            Kind::AlltoAll | Kind::Send | Kind::Recv => false,
+        };
+        Shape { manner: Manner(self.manner.0 & !1 | in_place as u8), ..self }
+    }
+
+    /// The same call with a wish.
+    #[must_use]
+    pub const fn wishing(self, wish: Wish) -> Shape {
+        Shape { manner: Manner(wish.0 << 1 | self.manner.0 & 1), ..self }
+    }
 }
 
 impl Op {
-    /// `count` in bytes.
+    /// The count in bytes.
     #[must_use]
+    #[inline]
     pub const fn bytes(&self) -> usize {
-        self.count * self.data_type.size_bytes()
+        self.shape.bytes()
     }
 }

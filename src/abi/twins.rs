@@ -21,8 +21,9 @@ unsafe fn enqueue(kind: Kind, call: &Call, config: *const CollectiveConfig) -> R
         let wishes = unsafe { wishes(call.name, config) }?;
         handle::with(call.name, call.comm.addr(), |comm| {
             let mut op = convert(kind, call, comm)?;
-            op.wish = comm.wish(call.name, &op, &wishes.selection, wishes.forced)?;
-            group::submit(call.name, comm, &op, stream_of(call.name, call.stream)?)
+            op.shape = op.shape.wishing(comm.wish(call.name, &op, &wishes.selection, wishes.forced)?);
+            let stream = stream_of(call.name, call.stream)?;
+            group::submit(call.name, comm, call.comm.addr(), &op, stream)
         })
     })
 }

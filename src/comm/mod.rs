@@ -267,7 +267,7 @@ impl Comm {
     /// # Errors
     /// The communicator is not usable, or the selection is forced and cannot be had.
     pub fn wish(&self, call: &'static str, op: &Op, selection: &str, forced: bool) -> Result<Wish> {
-        match select(selection, op.kind, forced) {
+        match select(selection, op.shape.kind, forced) {
             Ok(allowed) if allowed.is_empty() => Ok(Wish::NONE),
             Ok(allowed) => Ok(self.usable(call)?.engine().wish(op, &allowed)),
             Err(problem) => Err(Error::argument(

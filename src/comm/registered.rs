@@ -8,7 +8,7 @@ use super::Comm;
 use crate::engine::driver::Endpoint;
 use crate::engine::one_sided::{OneSided, Signal};
 use crate::error::{Error, Result};
-use crate::op::{Address, DataType, Kind, Op, Reduction, Scalar, Wish};
+use crate::op::{Address, DataType, Kind, Manner, Op, Reduction, Scalar, Shape};
 use crate::system::arena::{Arena, PLACES, Recent};
 use crate::transport::shm::{Facts, Opened, Reach};
 
@@ -161,17 +161,17 @@ impl Registration {
     /// The exchange between the ranks; done before [`Self::finish`].
     #[must_use]
     pub fn op(&mut self) -> Op {
-        Op {
+        let shape = Shape {
+            count: self.told.len(),
+            peer: 0,
             kind: Kind::AllGather,
             data_type: DataType::Uint8,
             reduction: Reduction::Sum,
-            peer: 0,
-            count: self.told.len(),
-            source: Address(self.told.as_ptr().expose_provenance()),
-            target: Address(self.gathered.as_mut_ptr().expose_provenance()),
-            scalar: Scalar::None,
-            wish: Wish::NONE,
-        }
+            manner: Manner::PLAIN,
+        };
+        let source = Address(self.told.as_ptr().expose_provenance());
+        let target = Address(self.gathered.as_mut_ptr().expose_provenance());
+        Op { shape, source, target, scalar: Scalar::None }
     }
 
     /// The window is there.

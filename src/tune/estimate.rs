@@ -23,7 +23,7 @@ pub fn plan_ns(plan: &Plan) -> u64 {
         steps.iter().filter(|step| is_packet(&step.action)).count() as u64
     };
     let longest = plan.lanes.iter().map(|lane| hops(lane.first, lane.count)).max().unwrap_or(0);
-    let bytes: u64 = plan.steps.iter().map(|step| bytes(&step.action) as u64).sum();
+    let bytes: u64 = plan.steps.iter().map(|step| bytes(&step.action, plan) as u64).sum();
     longest * HOP_NS + bytes.div_ceil(BYTES_PER_NS)
 }
 
@@ -34,8 +34,11 @@ const fn is_packet(action: &Action) -> bool {
     )
 }
 
-const fn bytes(action: &Action) -> usize {
+fn bytes(action: &Action, plan: &Plan) -> usize {
     match action {
+        Action::RecvMessages { first, count, .. } => {
+            plan.messages[*first as usize..][..*count as usize].iter().map(|message| message.bytes).sum()
+        }
         Action::Send { from, .. } => from.bytes,
         Action::SendFrame { bytes, .. } => *bytes,
         Action::Recv { into, .. }
