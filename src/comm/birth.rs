@@ -3,7 +3,7 @@
 //! Every step that can fail on one rank is followed by one that all take together, so that they fail as one.
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use super::bootstrap::{self, Join, Session};
@@ -33,6 +33,7 @@ pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options)
     let started = Instant::now();
     let config = Config::get();
     check_device(config)?;
+    introduce(config);
     if let Some(warning) = bootstrap::warning(id) {
         log::warn(format_args!("{warning}"));
     }
@@ -60,6 +61,18 @@ pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options)
         topology.cores()
     ));
     Ok(Comm::new(rank, ranks, endpoint))
+}
+
+/// What the log says once: which library this is, and what of the settings cannot be had.
+fn introduce(config: &Config) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::version(config.version.unwrap_or(22809));
+        let name = config.value("SHOAL_ALGORITHM").map_or("SHOAL_ALGORITHM", |value| value.name);
+        for complaint in tune::wanted::complaints(name, &config.algorithm) {
+            log::warn(format_args!("{complaint}"));
+        }
+    });
 }
 
 fn facts(rank: u32, ranks: u32, topology: &Topology, config: &Config) -> Facts {
