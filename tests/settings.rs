@@ -45,6 +45,13 @@ fn home(name: &str) -> PathBuf {
 }
 
 fn command(home: &Path, variables: &[(&str, &str)], changes: &[&str]) -> Command {
+    let mut command = process(home, PROGRAM, variables);
+    command.args(changes);
+    command
+}
+
+/// A process with these variables and no others of ours.
+fn process(home: &Path, program: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new("python3");
     for (name, _) in std::env::vars_os() {
         let is_ours =
@@ -53,7 +60,7 @@ fn command(home: &Path, variables: &[(&str, &str)], changes: &[&str]) -> Command
             command.env_remove(name);
         }
     }
-    command.args(["-c", PROGRAM]).arg(library()).args(changes);
+    command.args(["-c", program]).arg(library());
     command.env("HOME", home).envs(variables.iter().copied());
     command
 }
@@ -200,4 +207,82 @@ fn the_log_is_set_anew_when_the_program_says_so() {
     assert_eq!(text.matches("rank 0 of 1").count(), 1, "{text}");
     let text = log("anew-less", &[("NCCL_DEBUG", "INFO")], &["NCCL_DEBUG=NONE"]);
     assert_eq!(text.matches("rank 0 of 1").count(), 1, "{text}");
+}
+
+/// Asks for settings by name and by handle, and for the version.
+const QUESTIONS: &str = "
+import ctypes, sys
+nccl = ctypes.CDLL(sys.argv[1])
+stock = [ctypes.CDLL(path) for path in sys.argv[2:]]
+version, handle, text = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_char_p()
+length, narrow, wide = ctypes.c_int(), ctypes.c_int8(), ctypes.c_uint64()
+place = ctypes.byref
+assert nccl.ncclGetVersion(place(version)) == 0
+print('version', version.value)
+assert nccl.ncclParamBind(place(handle), b'NCCL_BUFFSIZE') == 0
+assert nccl.ncclParamGetU64(handle, place(wide)) == 0 and wide.value == 65536
+assert nccl.ncclParamGetI8(handle, place(narrow)) == 4 and narrow.value == 0
+assert nccl.ncclParamGetStr(handle, place(text)) == 0 and text.value == b'0x10000'
+raw = ctypes.create_string_buffer(8)
+assert nccl.ncclParamGet(handle, raw, 7, place(length)) == 4 and length.value == 8
+assert nccl.ncclParamGet(handle, raw, 8, place(length)) == 0
+assert int.from_bytes(raw.raw, sys.byteorder) == 65536
+assert nccl.ncclParamGetParameter(b'SHOAL_SECRET', place(text), place(length)) == 0
+assert text.value == b'(secret)' and length.value == 8
+assert nccl.ncclParamGetParameter(b'SHOAL_HOSTID', place(text), place(length)) == 0 and text.value == b'blue'
+assert nccl.ncclParamGetParameter(b'SHOAL_NONE', place(text), place(length)) == 4
+assert text.value is None and length.value == 0
+table, count = ctypes.POINTER(ctypes.c_char_p)(), ctypes.c_int()
+assert nccl.ncclParamGetAllParameterKeys(place(table), place(count)) == 0
+keys = table[:count.value]
+assert len(keys) == len(set(keys)) and {b'SHOAL_RING_BYTES', b'NCCL_BUFFSIZE', b'NCCL_DEBUG'} <= set(keys)
+nccl.ncclParamDumpAll()
+";
+
+fn answers(name: &str, variables: &[(&str, &str)], libraries: &[&Path]) -> (String, String) {
+    let home = home(name);
+    let file = home.join(".nccl.conf");
+    fs::write(&file, "SHOAL_RING_BYTES=0x10000\nSHOAL_SECRET=quiet\n").unwrap();
+    let variables = [&[("NCCL_HOSTID", "blue")], variables].concat();
+    let mut command = process(&home, QUESTIONS, &variables);
+    command.args(libraries);
+    let output = finish(command);
+    let log = String::from_utf8_lossy(&output.stderr).replace(file.to_str().unwrap(), "FILE");
+    fs::remove_dir_all(home).expect("it is ours");
+    (String::from_utf8_lossy(&output.stdout).into_owned(), log)
+}
+
+#[test]
+fn programs_read_the_settings() {
+    let (said, log) = answers("questions", &[], &[]);
+    assert_eq!(said, "version 22809\n");
+    for words in [
+        "SHOAL_RING_BYTES, also NCCL_BUFFSIZE: ",
+        "    Current value=0x10000 set_by=FILE default=131072\n",
+        "    Current value=blue set_by=environment default=<unset>\n",
+        "    Current value=(secret) set_by=FILE default=<unset>\n",
+    ] {
+        assert!(log.contains(words), "{words} is not in\n{log}");
+    }
+    assert!(!log.contains("quiet"), "{log}");
+}
+
+#[test]
+fn the_version_is_stocks_own_where_there_is_one() {
+    let folder = home("stock");
+    let library = folder.join("libnccl.so.2");
+    let source = folder.join("stock.c");
+    fs::write(&source, "const char words[] = \"NCCL version 2.30.7+cuda13.0\";\n").unwrap();
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    assert!(built.expect("a C compiler").success());
+    let reported = |variables: &[(&str, &str)], libraries: &[&Path]| answers("version", variables, libraries);
+    assert_eq!(reported(&[], &[&library]).0, "version 23007\n", "it is loaded");
+    let path = library.to_str().unwrap();
+    assert_eq!(reported(&[("SHOAL_NCCL", path)], &[]).0, "version 23007\n", "it is named");
+    let both = [("SHOAL_NCCL", path), ("SHOAL_VERSION", "22907")];
+    assert_eq!(reported(&both, &[&library]).0, "version 22907\n", "the setting wins");
+    let (said, log) = reported(&[("SHOAL_NCCL", "/nowhere")], &[&library]);
+    assert_eq!(said, "version 22809\n");
+    assert!(log.contains("SHOAL_NCCL=/nowhere: No such file"), "{log}");
+    fs::remove_dir_all(folder).expect("it is ours");
 }

@@ -5,8 +5,8 @@ use std::ffi::{c_char, c_int};
 use crate::abi::convert::answer;
 use crate::abi::types::{CommHandle, ResultNumber};
 use crate::abi::wall;
-use crate::config::Config;
 use crate::error::{code_text, with_last};
+use crate::stock;
 use crate::trace::log;
 
 /// # Safety
@@ -15,7 +15,7 @@ use crate::trace::log;
 unsafe extern "C" fn pncclGetVersion(version: *mut c_int) -> ResultNumber {
     // SAFETY: passed on from this function's contract.
     wall::plain("ncclGetVersion", || unsafe {
-        answer("ncclGetVersion", "version", version, Config::get().version.unwrap_or(22809))
+        answer("ncclGetVersion", "version", version, stock::reported_version())
     })
 }
 

@@ -46,7 +46,7 @@ impl Cradle {
     fn birth(self, call: &'static str, ranks: u32, id: UniqueId, rank: u32, options: Options) -> Result<()> {
         group::birth(Box::new(move |cancel| {
             let options = Options { cancel, ..options };
-            let comm = Comm::init_rank(ranks, &id, rank, options)?;
+            let comm = Comm::init_rank(ranks, &id, rank, options).map_err(|error| error.of_call(call))?;
             let handle = handle::insert(call, Arc::clone(&comm)).inspect_err(|_| {
                 // A handle is refused before anything else can be.
                 let _ = comm.abort();

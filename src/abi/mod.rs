@@ -15,6 +15,7 @@ mod info;
 mod life;
 mod memory;
 mod operator;
+mod parameter;
 mod stream;
 mod types;
 mod unbuilt;

@@ -42,9 +42,6 @@ unbuilt! { wall::plain:
     pncclCommRevoke pncclCommSuspend pncclCommResume pncclCommMemStats pncclCommGetUniqueId
     pncclSetEncryption
     pncclCommRegister pncclCommDeregister pncclCommWindowDeregister pncclWinGetUserPtr
-    pncclParamBind pncclParamGet pncclParamGetStr pncclParamGetParameter pncclParamGetAllParameterKeys
-    pncclParamGetI8 pncclParamGetI16 pncclParamGetI32 pncclParamGetI64
-    pncclParamGetU8 pncclParamGetU16 pncclParamGetU32 pncclParamGetU64
     pncclCommQueryProperties pncclDevCommCreate pncclDevCommDestroy
     pncclGetLsaMultimemDevicePointer pncclGetMultimemDevicePointer pncclGetLsaDevicePointer
     pncclGetPeerDevicePointer
@@ -64,7 +61,6 @@ macro_rules! empty {
 }
 
 empty! {
-    pncclParamDumpAll -> ()
     pncclTeamWorld -> Team
     pncclTeamLsa -> Team
     pncclTeamRail -> Team

@@ -14,6 +14,7 @@ use crate::device::host::Host as HostDevice;
 use crate::engine::driver::Endpoint;
 use crate::engine::{Engine, Facts};
 use crate::error::{Error, Result};
+use crate::stock;
 use crate::system::wait;
 use crate::topology::Topology;
 use crate::trace::log;
@@ -67,7 +68,7 @@ pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options)
 fn introduce(config: &Config) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        log::version(config.version.unwrap_or(22809));
+        log::version(stock::reported_version());
         let name = config.value("SHOAL_ALGORITHM").map_or("SHOAL_ALGORITHM", |value| value.name);
         for complaint in tune::wanted::complaints(name, &config.algorithm) {
             log::warn(format_args!("{complaint}"));

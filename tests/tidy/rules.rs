@@ -88,6 +88,7 @@ pub(crate) const EDGES: &[(&str, &[&str])] = &[
     ("tune", &["op", "error", "topology", "schedule"]),
     ("trace", &["op", "error", "config", "system"]),
     ("system", &["op", "error"]),
+    ("stock", &["op", "error", "config", "trace", "system"]),
     ("device", &["op", "error", "system"]),
     ("transport", &["op", "error", "config", "topology", "trace", "system"]),
     ("comm/bootstrap", &["op", "error", "config", "topology", "trace", "system"]),
@@ -116,6 +117,7 @@ pub(crate) const EDGES: &[(&str, &[&str])] = &[
             "topology",
             "trace",
             "system",
+            "stock",
             "schedule",
             "coalesce",
             "tune",
@@ -129,7 +131,7 @@ pub(crate) const EDGES: &[(&str, &[&str])] = &[
         "group",
         &["op", "error", "config", "topology", "trace", "schedule", "coalesce", "tune", "engine", "comm"],
     ),
-    ("abi", &["op", "error", "config", "trace", "system", "device", "engine", "comm", "group"]),
+    ("abi", &["op", "error", "config", "trace", "system", "stock", "device", "engine", "comm", "group"]),
     (
         "cli",
         &[
