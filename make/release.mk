@@ -21,9 +21,9 @@ RELEASE_LINK := -shared -Wl,-soname,libnccl.so.2 -Wl,--version-script=link/shoal
 .PHONY: release release-check install
 release: ## the library and the command as they are measured, for glibc 2.28 or newer
 	scripts/glibc_stubs.sh $(STUBS)
-	$(CARGO) rustc --release --locked --bin shoal -- $$(test ! -e $(STUBS)/program.o || echo -L native=$(STUBS) \
+	$(CARGO) rustc --package shoal --release --locked --bin shoal -- $$(test ! -e $(STUBS)/program.o || echo -L native=$(STUBS) \
 		-C link-arg=$(STUBS)/program.o -C link-arg=-Wl,--wrap=__libc_start_main -C link-arg=-Wl,--allow-shlib-undefined)
-	$(CARGO) rustc --release --locked --lib --crate-type staticlib
+	$(CARGO) rustc --package shoal --release --locked --lib --crate-type staticlib
 	$(CC) $(RELEASE_LINK) -o $(RELEASE)/libshoal.so.new -Wl,--whole-archive $(RELEASE)/libshoal.a -Wl,--no-whole-archive \
 		$$(test ! -e $(STUBS)/library.o || echo $(STUBS)/library.o -L$(STUBS)) -lgcc_s -lpthread -ldl -lm -lc
 	mv -f $(RELEASE)/libshoal.so.new $(RELEASE)/libshoal.so

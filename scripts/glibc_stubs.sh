@@ -30,7 +30,7 @@ fi
 symbols_of() {
     for name in "$@"; do
         file=$(place_of "$name")
-        [ -e "$file" ] && $NM -D --defined-only --with-symbol-versions "$file"
+        if [ -e "$file" ]; then $NM -D --defined-only --with-symbol-versions "$file"; fi
     done | awk -v floor="$floor" '
         function rank(version, part, n) { n = split(version, part, "."); return part[1] * 1e6 + part[2] * 1e3 + (n > 2 ? part[3] : 0) }
         {
@@ -85,7 +85,9 @@ awk "$library_of"' library_of($1) == "c"' <"$folder/all.list" >"$folder/c.list"
 make_stub c libc.so.6 "$folder/libc.so.6"
 symbols_of "$loader" >"$folder/loader.list"
 make_stub loader "$loader" "$folder/$loader"
-echo "GROUP ( $folder/libc.so.6 $(place_of libc_nonshared.a) AS_NEEDED ( $folder/$loader ) )" >"$folder/libc.so"
+static=$(place_of libc_nonshared.a)
+if [ ! -e "$static" ]; then static=; fi
+echo "GROUP ( $folder/libc.so.6 $static AS_NEEDED ( $folder/$loader ) )" >"$folder/libc.so"
 
 $CC -O2 -fPIC -fno-builtin -c link/glibc.c -o "$folder/library.o"
 $CC -O2 -fPIC -fno-builtin -DSHOAL_PROGRAM -c link/glibc.c -o "$folder/program.o"

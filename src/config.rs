@@ -331,4 +331,17 @@ mod tests {
         let config = Config::read(|name| (name == "NCCL_P2P_DISABLE").then(|| "0".into()));
         assert_eq!((config.cma, config.mapped), (None, true));
     }
+
+    proptest::proptest! {
+        /// Whatever stands there, something holds, and nothing panics.
+        #[test]
+        fn any_text_is_borne(text in ".{0,40}|[0-9a-zA-Z,;:^=% ]{0,40}", which in 0..SETTINGS.len()) {
+            let name = SETTINGS[which].name;
+            let config = Config::read(|asked| (asked == name).then(|| text.clone()));
+            proptest::prop_assert_eq!(config.values.len(), SETTINGS.len());
+            let lines = file::parse("/f", &text);
+            let source = Source { origin: Origin::File("/f".into()), values: lines.values };
+            proptest::prop_assert!(Config::from_sources(&[source]).ring_bytes >= 8192);
+        }
+    }
 }

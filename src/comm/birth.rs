@@ -34,7 +34,7 @@ pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options)
     let started = Instant::now();
     let config = Config::get();
     check_device(config)?;
-    introduce(config);
+    introduce(config, rank);
     if let Some(warning) = bootstrap::warning(id) {
         log::warn(format_args!("{warning}"));
     }
@@ -64,11 +64,15 @@ pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options)
     Ok(Comm::new(rank, ranks, endpoint))
 }
 
-/// What the log says once: which library this is, and what of the settings cannot be had.
-fn introduce(config: &Config) {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        log::version(stock::reported_version());
+/// What the log says once: which library this is, as NCCL says it where the first rank is, and what of the
+/// settings cannot be had.
+fn introduce(config: &Config, rank: u32) {
+    static VERSION: Once = Once::new();
+    static ALGORITHM: Once = Once::new();
+    if rank == 0 {
+        VERSION.call_once(|| log::version(stock::reported_version()));
+    }
+    ALGORITHM.call_once(|| {
         let name = config.value("SHOAL_ALGORITHM").map_or("SHOAL_ALGORITHM", |value| value.name);
         for complaint in tune::wanted::complaints(name, &config.algorithm) {
             log::warn(format_args!("{complaint}"));

@@ -272,6 +272,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_honoured_is_not_called_ignored() {
+        let ignored = |name: &&str| IGNORED.iter().any(|row| row.names.contains(name));
+        let both: Vec<_> = SETTINGS.iter().flat_map(|row| row.aliases).filter(|name| ignored(name)).collect();
+        assert!(both.is_empty(), "take these out of IGNORED and of the README's table: {both:?}");
+    }
+
+    #[test]
     fn stars_stand_for_endings() {
         assert!(reason("NCCL_IB_HCA").is_some_and(|reason| reason.contains("network")));
         assert!(reason("NCCL_NET").is_some() && reason("NCCL_NETWORK").is_none());

@@ -2,11 +2,15 @@
 
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::last;
 
-/// How long a reader may keep a line waiting, all attempts together.
+/// How long a reader may keep a line waiting.
 const PATIENCE_MS: i32 = 100;
+
+/// Whether a line was given up for lack of room; until one gets through, none waits again.
+static IS_STALLED: AtomicBool = AtomicBool::new(false);
 
 /// Writes all of `bytes`, or says why not: nobody reads any more, nobody made room in time, the disk is full.
 ///
@@ -32,8 +36,11 @@ pub fn line(file: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
 
 fn wait_for_room(file: BorrowedFd<'_>) -> Result<()> {
     let mut look = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    let patience_ms = if IS_STALLED.load(Ordering::Relaxed) { 0 } else { PATIENCE_MS };
     // SAFETY: `look` is one valid entry.
-    match unsafe { libc::poll(&raw mut look, 1, PATIENCE_MS) } {
+    let found = unsafe { libc::poll(&raw mut look, 1, patience_ms) };
+    IS_STALLED.store(found == 0, Ordering::Relaxed);
+    match found {
         0 => Err(ErrorKind::TimedOut.into()),
         // An interrupted look, or a descriptor that cannot be looked at: the write will tell.
         _ if look.revents & libc::POLLNVAL != 0 => Err(Error::from_raw_os_error(libc::EBADF)),

@@ -140,4 +140,15 @@ mod tests {
             assert!(told.contains(words), "{text}: {told}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_borne(text in "[a-z,;:^ ]{0,30}|(ring|tree|\\^|,|;|:|allreduce){0,9}") {
+            for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_point_to_point()) {
+                let chosen = choose(&text, kind, USUAL);
+                proptest::prop_assert!(chosen.is_none_or(|chosen| chosen.serves(kind)));
+            }
+            proptest::prop_assert!(complaints("X", &text).len() < 100);
+        }
+    }
 }

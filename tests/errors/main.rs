@@ -64,7 +64,7 @@ pub(crate) struct World {
     /// The first is good.
     pub(crate) ids: Vec<Id>,
     /// All of them bad.
-    pub(crate) configs: Vec<Box<[u32; 30]>>,
+    pub(crate) configs: Vec<[u32; 30]>,
     pub(crate) devices: Box<[c_int; 1]>,
 }
 
@@ -79,8 +79,8 @@ fn birth() -> usize {
 }
 
 /// A structure as its initializer leaves it, with one number changed.
-fn config(at: usize, value: u32) -> Box<[u32; 30]> {
-    let mut words = Box::new([i32::MIN.cast_unsigned(); 30]);
+fn config(at: usize, value: u32) -> [u32; 30] {
+    let mut words = [i32::MIN.cast_unsigned(); 30];
     words[..4].copy_from_slice(&[120, 0, 0xcafe_beef, 23203]);
     // The two pointers.
     for pointer in [8, 9, 12, 13] {
