@@ -151,7 +151,6 @@ pub const IGNORED: &[Ignored] = &[
             "NCCL_SOCKET_POLL_TIMEOUT_MSEC",
             "NCCL_SOCKET_RETRY_CNT",
             "NCCL_SOCKET_RETRY_SLEEP_MSEC",
-            "NCCL_SOCKET_FAMILY",
             "NCCL_OOB_NET_*",
             "NCCL_UID_STAGGER_*",
             "NCCL_CONNECT_ROUND_MAX_PEERS",
@@ -202,7 +201,6 @@ pub const IGNORED: &[Ignored] = &[
             "NCCL_WARN_ENABLE_DEBUG_INFO",
         ],
     ),
-    ignored("every communicator is blocking", &["NCCL_COMM_BLOCKING"]),
     ignored("no thread is bound to a core", &["NCCL_IGNORE_CPU_AFFINITY"]),
     ignored(
         "waits are watched by the ranks themselves (SHOAL_WARN_AFTER)",

@@ -1,27 +1,48 @@
 //! The exchange between ranks at birth.
 //!
-//! One process makes a unique id ([`unique_id`]): it opens a listening socket, writes where it may be reached
-//! and a secret into the id, and starts a thread, the *root*. The application hands the id to all ranks. Each
-//! rank connects to the root ([`Session::join`]), both prove that they know the secret, and the rank hands in
-//! its [`Card`]. When all have come, every rank gets all cards. With the same connections the ranks then take
-//! steps together ([`Session::all_gather`]), so that they set up what they share, or fail as one.
+//! **A birth.** One process makes a unique id ([`unique_id`]): it writes where it may be reached and a secret into
+//! the id, and holds a rendezvous, the *root*. The application hands the id to all ranks. Each rank connects to the
+//! root ([`Session::join`]), both prove that they know the secret, and the rank hands in its [`Card`] without what
+//! the layers above added. When all have come the root tells every rank who its neighbours are: small messages,
+//! as many as there are ranks. That is all it does, but that until the ranks have met it tells all of them if one
+//! is lost.
+//!
+//! **The tree.** The ranks stand in a tree (`tree`). Each connects to the one above it, at the listener of that
+//! one's process, and again both prove themselves, with a secret of this birth alone. Through the tree the ranks
+//! take steps together ([`Session::all_gather`]): parts go up, all parts come down. The first step carries the
+//! cards. So no process has more than O(log n) connections or sends more than O(n log n) bytes, where a star's
+//! centre sends O(n^2). Failures travel along the tree as well, and a rank that waits long says to its neighbours
+//! for whom, so that whoever runs out of time first can name who is missing.
+//!
+//! **A child.** Ranks of a communicator that want a child of it ([`Session::derive`]) know each other's cards, and
+//! so need no root: they go straight to their places in the tree, with a secret that derives from the parent's key,
+//! who takes part and what for. Whoever comes before the rank above it has come waits in that process's lobby.
+//!
+//! **The listener.** Every process has one listener and one thread (`porch`, `server`), as long as a communicator
+//! lives there or an id waits to be used. They serve all rendezvous of the process: the first words of a visitor
+//! name the door it comes to. A forked child has neither, and opens its own when it needs them.
 //!
 //! | file | what lives there |
 //! |---|---|
 //! | `id` | the 128 bytes |
 //! | `proof` | the secret, proofs and keys |
 //! | `message`, `wire` | the words of the exchange, and bytes with bounds |
-//! | `root`, `member` | the two state machines; pure |
-//! | `server`, `session` | their drivers, which own sockets and clocks |
-//! | `interfaces` | which addresses are offered and tried; pure |
+//! | `lobby` | who connected to this process and has not said yet for whom; pure |
+//! | `root` | the rendezvous of a birth; pure |
+//! | `member` | a rank's side, made of `seek` (reach somebody who has several addresses), `branch` (its place in the tree) and `guests` (who comes to its door); pure |
+//! | `epitaph` | what those hear that come to the door of a rank that gave up; pure |
+//! | `tree`, `interfaces` | who stands above whom; which addresses are offered and tried; pure |
+//! | `porch`, `server` | the process's listener and its thread |
+//! | `session`, `kin` | the driver of one member, and what is kept of it so that ranks can meet again |
 //! | `line` | one socket with its queue |
 //!
-//! All waits are bounded by `SHOAL_INIT_TIMEOUT`, see an abort within 50 ms, and end with the names of those
-//! who are missing. The root is a star: it sends one and the same buffer to all. Whoever does not know the
-//! secret is turned away and leaves no trace.
+//! All waits are bounded by `SHOAL_INIT_TIMEOUT`, see an abort within 50 ms, and end with the names of those who
+//! are missing. Whoever does not know the secret is turned away, counted, and leaves no trace.
 //!
-//! With `NCCL_COMM_ID` there is no root before rank 0 is born; the id carries the address, and a secret only if
-//! `SHOAL_SECRET` is set ([`warning`]).
+//! **An address by hand.** With `NCCL_COMM_ID` there is no root before rank 0 is born; the id carries the address.
+//! The secret is `SHOAL_SECRET`, else the private file of `SHOAL_SECRET_FILE`; without either there is none, and
+//! [`warning`] says so. Births at one address follow one another: the ranks of the first set that is complete
+//! belong together, and who comes as a rank that is there already is told to come again.
 //!
 //! ```
 //! use shoal::comm::bootstrap::{Join, Session, unique_id};
@@ -45,17 +66,25 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod branch;
+mod epitaph;
+mod guests;
 mod id;
 mod interfaces;
+mod kin;
 mod line;
+mod lobby;
 mod member;
 mod message;
+mod porch;
 mod proof;
 mod root;
+mod seek;
 mod server;
 mod session;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod wire;
 
 use std::io;
@@ -65,8 +94,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use self::id::{Invitation, LIBRARY_VERSION, Origin};
-use self::message::{PAYLOAD_BYTES_MAX, RANKS_MAX};
+pub use self::kin::Kin;
+use self::member::Member;
+use self::message::{Naming, PAYLOAD_BYTES_MAX, RANKS_MAX};
+use self::porch::Porch;
 use self::proof::Secret;
+use self::root::Time;
 pub use self::session::Session;
 use crate::comm::UniqueId;
 use crate::config::Config;
@@ -109,6 +142,13 @@ pub fn unique_id(config: &Config) -> Result<UniqueId> {
     if config.comm_id.trim().is_empty() { create_root(config) } else { address_id(config) }
 }
 
+/// Ends the root of an id that was made here and that nobody will use.
+pub fn retire(id: &UniqueId) {
+    if let Ok(invitation) = Invitation::parse(MAKE, id) {
+        porch::retire(invitation.communicator);
+    }
+}
+
 /// What a person should know about `id` and is worth one line in the log, if anything is.
 #[must_use]
 pub fn warning(id: &UniqueId) -> Option<&'static str> {
@@ -141,7 +181,7 @@ impl Session {
         if join.payload.len() > PAYLOAD_BYTES_MAX {
             return Err(Error::Internal(format!("a card with {} more bytes", join.payload.len())));
         }
-        let card = Card {
+        let mut card = Card {
             rank,
             ranks,
             library_version: LIBRARY_VERSION,
@@ -154,21 +194,31 @@ impl Session {
             communicator: invitation.communicator,
             addresses: Vec::new(),
             patient: invitation.origin != Origin::Listening,
-            bound: match config.init_timeout {
-                Duration::ZERO => LONGEST_WAIT,
-                bound => bound.min(LONGEST_WAIT),
-            },
+            bound: bound(config),
+            naming: Naming::default(),
+            to_try,
         };
         if ranks == 1 {
             // Nobody will come to the root of this id, should it be here.
-            server::retire(invitation.communicator);
+            porch::retire(invitation.communicator);
             return Ok(Session::alone(&settings, card));
         }
         settings.addresses = addresses_to_try(config, &invitation)?;
         if rank == 0 && invitation.origin != Origin::Listening {
             start_root_at(&settings, &abort)?;
         }
-        Session::meet(settings, card, abort)
+        let porch = open_porch(config)?;
+        card.listeners = porch.addresses().to_vec();
+        let member = Member::new(Time::ZERO, settings.clone(), card);
+        Session::meet(&settings, rank, member, porch, abort)
+    }
+}
+
+/// How long to wait for others.
+fn bound(config: &Config) -> Duration {
+    match config.init_timeout {
+        Duration::ZERO => LONGEST_WAIT,
+        bound => bound.min(LONGEST_WAIT),
     }
 }
 
@@ -178,28 +228,24 @@ fn random<const N: usize>() -> Result<[u8; N]> {
     })
 }
 
-/// Opens the listening socket and starts the root.
+/// Makes an id for a root of this process.
 fn create_root(config: &Config) -> Result<UniqueId> {
-    let (listener, addresses) = open_listener(&config.socket_ifname)?;
+    let porch = open_porch(config)?;
     let invitation = Invitation {
         origin: Origin::Listening,
         secret: Secret(random()?),
         communicator: random()?,
-        addresses,
+        addresses: porch.addresses().to_vec(),
     };
-    start_server(listener, &invitation.secret, invitation.communicator, true)?;
+    let settings =
+        root::Settings { secret: invitation.secret, communicator: invitation.communicator, by_hand: false };
+    porch.serve(settings, None)?;
     Ok(invitation.encode())
 }
 
-fn start_server(listener: TcpListener, secret: &Secret, communicator: [u8; 16], stay: bool) -> Result<()> {
-    let settings = root::Settings { secret: *secret, communicator, stay_after_failure: stay };
-    server::start(listener, settings).map_err(|cause| {
-        Error::system(
-            "starting the thread at which ranks meet",
-            cause,
-            "raise the limits of threads and open files (ulimit -u, -n)",
-        )
-    })
+/// This process's place to meet, by these settings.
+fn open_porch(config: &Config) -> Result<Arc<Porch>> {
+    Porch::open(&config.socket_ifname, || open_listener(&config.socket_ifname))
 }
 
 /// A listener at a port of the system's choice, and where it may be reached.
@@ -267,9 +313,19 @@ fn addresses_to_try(config: &Config, invitation: &Invitation) -> Result<Vec<Sock
         // A name may mean another address here than where the id was made.
         return resolve(JOIN, text);
     }
-    let link_local = invitation.addresses.iter().any(|address| id::is_link_local(&address.ip()));
+    Ok(try_all(&invitation.addresses))
+}
+
+/// What to try to reach the process of a rank.
+fn to_try(card: &Card) -> Vec<SocketAddr> {
+    try_all(&card.listeners)
+}
+
+/// What to try to reach who offers `addresses`.
+fn try_all(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let link_local = addresses.iter().any(|address| id::is_link_local(&address.ip()));
     let own = if link_local { socket::interfaces().unwrap_or_default() } else { Vec::new() };
-    Ok(interfaces::tried(&invitation.addresses, &own))
+    interfaces::tried(addresses, &own)
 }
 
 /// Starts the root at one of the addresses. The port may still be held by the communicator before this one.
@@ -282,7 +338,12 @@ fn start_root_at(settings: &member::Settings, abort: &AtomicBool) -> Result<()> 
         for address in &settings.addresses {
             match socket::listen(*address) {
                 Ok(listener) => {
-                    return start_server(listener, &settings.secret, settings.communicator, false);
+                    let settings = root::Settings {
+                        secret: settings.secret,
+                        communicator: settings.communicator,
+                        by_hand: true,
+                    };
+                    return Porch::without_listener()?.serve(settings, Some(listener));
                 }
                 Err(cause) => {
                     busy |= cause.kind() == io::ErrorKind::AddrInUse;
