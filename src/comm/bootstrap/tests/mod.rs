@@ -1,5 +1,6 @@
 //! The exchange as a whole: simulated with virtual time, and over real sockets.
 
+mod hosts;
 mod kin;
 mod processes;
 mod simulation;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::{BOUND, EVENTS_MAX, World, settings};
+use super::world::{BOUND, EVENTS_MAX, Node, World, settings};
 use super::{Random, sample_card};
 use crate::comm::bootstrap::member::{self, Member};
 use crate::comm::bootstrap::message::Message;
@@ -161,6 +161,45 @@ fn ranks_that_were_started_differently_all_see_both() {
             assert!(world.now < Duration::from_secs(3));
         }
     }
+}
+
+#[test]
+fn births_at_one_address_do_not_mix() {
+    for seed in 0..20 {
+        let mut world = World::by_hand(seed);
+        for rank in [0, 1, 1, 2, 2] {
+            world.add(member::Settings { patient: true, ..settings() }, sample_card(rank, 3), 1);
+        }
+        world.run();
+        let met: Vec<&Node> = world.nodes.iter().filter(|node| node.result == Some(Ok(()))).collect();
+        assert_eq!(met.len(), 3);
+        for (node, rank) in world.nodes.iter().zip([0, 1, 1, 2, 2]) {
+            match &node.result {
+                Some(Ok(())) => {
+                    let cards = node.joined.as_ref().unwrap();
+                    assert!(cards.iter().zip(0..).all(|(card, rank)| card.rank == rank));
+                    // The same set on all of them.
+                    assert_eq!(node.joined, met[0].joined);
+                }
+                // Its birth never came.
+                Some(Err(Error::Timeout(text))) => {
+                    assert!(rank > 0 && text.contains("could not reach"), "{text}")
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // Whoever is missing is named together with who came twice.
+    let mut world = World::by_hand(3);
+    for rank in [0, 1, 1] {
+        world.add(member::Settings { patient: true, ..settings() }, sample_card(rank, 3), 1);
+    }
+    world.run();
+    let text = world.error(0).to_string();
+    assert!(
+        text.starts_with("rank 2 of 3 did not come") && text.contains("while the birth of rank 1"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Random, sample_card};
+use crate::comm::bootstrap::interfaces::Links;
 use crate::comm::bootstrap::lobby::{Lobby, Verdict};
 use crate::comm::bootstrap::member::{self, Member, Obstacle};
 use crate::comm::bootstrap::message::Naming;
@@ -48,6 +49,8 @@ pub(super) struct Node {
     lobby: Lobby,
     doors: Vec<[u8; 16]>,
     starts: Time,
+    /// When it is woken next.
+    armed: Option<Time>,
     /// How many steps it takes before it leaves.
     pub(super) steps: usize,
     /// It is not there any more, and nobody says so but the closed connections.
@@ -111,7 +114,7 @@ pub(super) fn settings() -> member::Settings {
         patient: false,
         bound: BOUND,
         naming: Naming::default(),
-        to_try: |card| card.listeners.clone(),
+        links: Links::default(),
     }
 }
 
@@ -135,6 +138,12 @@ impl World {
             queue: BinaryHeap::new(),
             happenings: Vec::new(),
         }
+    }
+
+    /// At an address that was set by hand.
+    pub(super) fn by_hand(seed: u64) -> World {
+        let settings = root::Settings { secret: Secret([1; 32]), communicator: [2; 16], by_hand: true };
+        World { root: Root::new(settings), ..World::new(seed) }
     }
 
     /// Ranks `0..ranks` that start within a second and take `steps` steps.
@@ -179,6 +188,7 @@ impl World {
             lobby: Lobby::default(),
             doors: Vec::new(),
             starts,
+            armed: None,
             steps,
             dies_after_joining: false,
             stalls: false,
@@ -198,6 +208,14 @@ impl World {
         let index = self.happenings.len();
         self.happenings.push(Some(happening));
         self.queue.push(std::cmp::Reverse((time, index as u64, index)));
+    }
+
+    fn arm(&mut self, node: usize, time: Time) {
+        let time = time.max(self.now + Duration::from_micros(1));
+        if self.nodes[node].armed.is_none_or(|armed| time < armed) {
+            self.nodes[node].armed = Some(time);
+            self.at(time, Happening::Wake(node));
+        }
     }
 
     fn delay(&mut self) -> Duration {
@@ -265,6 +283,7 @@ impl World {
         let now = self.now;
         match happening {
             Happening::Wake(node) => {
+                self.nodes[node].armed.take_if(|armed| *armed <= now);
                 self.nodes[node].lobby.handle_timeout(now);
                 if self.nodes[node].result.is_none() {
                     self.nodes[node].member.handle_timeout(now);
@@ -374,7 +393,7 @@ impl World {
             self.settled = self.now;
         }
         if let Some(time) = self.nodes[node].lobby.poll_timeout() {
-            self.at(time.max(self.now + Duration::from_micros(1)), Happening::Wake(node));
+            self.arm(node, time);
         }
     }
 
@@ -398,6 +417,7 @@ impl World {
             let Some(event) = self.nodes[node].member.poll_event() else { break };
             match event {
                 member::Event::Connect(attempt, address) => self.connect(node, attempt, address),
+                member::Event::Reached(_) => {}
                 member::Event::Close(attempt) => self.hang_up(node, attempt),
                 member::Event::Expect(door) => {
                     self.nodes[node].doors.push(door);
@@ -422,8 +442,7 @@ impl World {
             return;
         }
         if let Some(time) = self.nodes[node].member.poll_timeout() {
-            let time = time.max(self.nodes[node].starts).max(self.now + Duration::from_micros(1));
-            self.at(time, Happening::Wake(node));
+            self.arm(node, time.max(self.nodes[node].starts));
         }
     }
 
