@@ -147,6 +147,13 @@ pub fn unique_id(config: &Config) -> Result<UniqueId> {
     if config.comm_id.trim().is_empty() { create_root(config) } else { address_id(config) }
 }
 
+/// Ends the root of an id that was made here and that nobody will use.
+pub fn retire(id: &UniqueId) {
+    if let Ok(invitation) = Invitation::parse(MAKE, id) {
+        porch::retire(invitation.communicator);
+    }
+}
+
 /// What a person should know about `id` and is worth one line in the log, if anything is.
 #[must_use]
 pub fn warning(id: &UniqueId) -> Option<&'static str> {

@@ -71,6 +71,8 @@ pub(super) struct World {
     /// When the last rank had its result.
     pub(super) settled: Time,
     random: Random,
+    /// One of so many frames is spoiled on its way; none if 0.
+    pub(super) noise: usize,
     pub(super) root: Root,
     pub(super) root_listens: bool,
     pub(super) root_starts: Time,
@@ -125,6 +127,7 @@ impl World {
             now: Time::ZERO,
             settled: Time::ZERO,
             random: Random(seed),
+            noise: 0,
             root: Root::new(root::Settings { secret, communicator: [2; 16], by_hand: false }),
             root_listens: true,
             root_starts: Time::ZERO,
@@ -224,7 +227,9 @@ impl World {
 
     /// Cuts bytes anywhere and keeps their order.
     fn carry(&mut self, wire: u64, to: usize, bytes: &[u8]) {
-        let mut rest = bytes;
+        let spoiled = (self.noise > 0 && self.random.below(self.noise) == 0)
+            .then(|| super::hostile::spoil(&mut self.random, bytes));
+        let mut rest = spoiled.as_deref().unwrap_or(bytes);
         while !rest.is_empty() {
             let whole = self.random.below(2) == 0 || rest.len() > 10_000;
             let count = if whole { rest.len() } else { 1 + self.random.below(rest.len()) };
