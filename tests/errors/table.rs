@@ -48,8 +48,20 @@ pub(crate) enum Arg {
     Handle,
     /// The room in a buffer.
     Room,
-    /// Anything goes.
+    /// How many ids, and where they lie.
+    IdCount,
+    Ids,
+    Color,
+    /// Ranks that are left out; alone nobody can be.
+    Excluded,
+    ShrinkFlags,
+    RevokeFlags,
+    /// How many ranks there will be, and what a rank passes that is there already.
+    GrownRanks,
+    KeptRank,
+    /// Anything goes; here it is 0, or 1.
     Any,
+    AnyOne,
 }
 
 /// A function: its name, whether a bad call spoils an open group, its arguments.
@@ -135,6 +147,13 @@ functions! {
     Plain false pncclGetUniqueId: "ncclGetUniqueId" [Place("uniqueId")];
     WithId true pncclCommInitRank: "ncclCommInitRank" [Place("comm"), Ranks, Id, Rank];
     WithId true pncclCommInitRankConfig: "ncclCommInitRankConfig" [Place("comm"), Ranks, Id, Rank, Config];
+    Plain true pncclCommInitRankScalable: "ncclCommInitRankScalable"
+        [Place("comm"), Ranks, Rank, IdCount, Ids, Config];
+    Plain true pncclCommSplit: "ncclCommSplit" [Comm, Color, Any, Place("newcomm"), Config];
+    Plain true pncclCommShrink: "ncclCommShrink" [Comm, Excluded, AnyOne, Place("newcomm"), Any, ShrinkFlags];
+    Plain true pncclCommGrow: "ncclCommGrow" [CommOrNull, GrownRanks, Any, KeptRank, Place("newcomm"), Config];
+    Plain false pncclCommGetUniqueId: "ncclCommGetUniqueId" [Comm, Place("uniqueId")];
+    Plain false pncclCommRevoke: "ncclCommRevoke" [Comm, RevokeFlags];
     Plain true pncclCommInitAll: "ncclCommInitAll" [Place("comm"), DeviceCount, Devices];
     Plain false pncclCommFinalize: "ncclCommFinalize" [CommOrNull];
     Plain false pncclCommDestroy: "ncclCommDestroy" [CommOrNull];
@@ -198,12 +217,6 @@ pub(crate) const WITHOUT_ROW: &[&str] = &[
     "ncclGroupEnd",
     "ncclGroupSimulateEnd",
     // Not built yet.
-    "ncclCommInitRankScalable",
-    "ncclCommSplit",
-    "ncclCommShrink",
-    "ncclCommGrow",
-    "ncclCommGetUniqueId",
-    "ncclCommRevoke",
     "ncclCommSuspend",
     "ncclCommResume",
     "ncclCommMemStats",
@@ -279,7 +292,13 @@ pub(crate) fn good(argument: Arg, world: &World) -> usize {
         Arg::Room => int(64),
         Arg::Scalar => world.memory.as_ptr().addr(),
         Arg::Residence => int(1),
-        Arg::Any => 8,
+        Arg::Any => 0,
+        Arg::IdCount | Arg::AnyOne => 1,
+        Arg::Ids => world.ids.as_ptr().addr(),
+        Arg::Excluded => world.memory.as_ptr().addr(),
+        Arg::GrownRanks => 2,
+        Arg::KeptRank => int(-1),
+        Arg::Color | Arg::ShrinkFlags | Arg::RevokeFlags => 0,
         Arg::Operator | Arg::Root | Arg::Peer | Arg::Rank | Arg::Id => 0,
         Arg::Stream | Arg::StreamHandle | Arg::Config | Arg::Devices | Arg::Freed => 0,
     }
@@ -332,6 +351,16 @@ pub(crate) fn refused(argument: Arg, world: &World) -> Vec<Bad> {
             vec![bad(0, "h"), bad(16, "h"), bad(usize::MAX, "h"), bad(world.memory.as_ptr().addr(), "h")]
         }
         Arg::Room => [-1, 0, 3].map(|value| bad(int(value), "maxLen")).into(),
-        Arg::Any => Vec::new(),
+        Arg::IdCount => [0, -1, 2, c_int::MAX].map(|value| bad(int(value), "nId is ")).into(),
+        Arg::Ids => vec![bad(0, "commIds")],
+        Arg::Color => [-2, c_int::MIN].map(|value| bad(int(value), "color is ")).into(),
+        Arg::Excluded => {
+            vec![bad(0, "excludeRanksList"), bad(world.memory.as_ptr().addr(), "excludeRanksList")]
+        }
+        Arg::ShrinkFlags => [-1, 2, c_int::MAX].map(|value| bad(int(value), "shrinkFlags is ")).into(),
+        Arg::RevokeFlags => [-1, 1, c_int::MAX].map(|value| bad(int(value), "revokeFlags is ")).into(),
+        Arg::GrownRanks => [-1, c_int::MIN, 0, 1].map(|value| bad(int(value), "nRanks is ")).into(),
+        Arg::KeptRank => [-2, 0, 1, c_int::MAX].map(|value| bad(int(value), "rank is ")).into(),
+        Arg::Any | Arg::AnyOne => Vec::new(),
     }
 }
