@@ -116,8 +116,16 @@ pub fn end() -> Result<Code> {
 /// # Errors
 /// As [`end`], up to where something would start.
 pub fn simulate() -> Result<Option<u64>> {
-    if depth() != 1 {
-        return end().map(|_| None);
+    match depth() {
+        0 => {
+            return Err(Error::usage(
+                SIMULATE,
+                "no group is open on this thread",
+                "call ncclGroupStart first",
+            ));
+        }
+        1 => {}
+        _ => return end().map(|_| None),
     }
     THREAD.with(|thread| {
         thread.depth.set(0);

@@ -18,6 +18,7 @@
 //! | [`engine`] | runs plans: a state machine, and one thin driver that owns threads and clocks |
 //! | [`transport`] | one trait; `shm` and `sim` behind it. Moves bytes between peers |
 //! | [`device`] | one trait; `host` behind it: copies and reductions |
+//! | [`stock`] | stock NCCL, as yet its version alone |
 //! | [`topology`] | hosts and ranks, as facts |
 //! | [`trace`] | what is logged |
 //! | [`system`] | the thin unsafe rest: shared maps, locks, futexes, copies between processes |
@@ -63,6 +64,7 @@ pub mod error;
 pub mod group;
 pub mod op;
 pub mod schedule;
+pub mod stock;
 pub mod system;
 pub mod topology;
 pub mod trace;

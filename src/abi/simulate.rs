@@ -20,7 +20,11 @@ const MAGIC: u32 = 0x7468_5283;
 unsafe extern "C" fn pncclGroupSimulateEnd(info: *mut Simulation) -> ResultNumber {
     const CALL: &str = "ncclGroupSimulateEnd";
     wall::grouped(CALL, || {
+        let was_open = group::is_open();
         let estimate = group::simulate();
+        if !was_open {
+            return estimate.map(|_| ());
+        }
         not_null(CALL, "simInfo", info)?;
         let kind = Kind {
             call: CALL,

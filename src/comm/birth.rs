@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 use super::births::Birth;
@@ -16,6 +16,7 @@ use crate::device::host::Host as HostDevice;
 use crate::engine::driver::Endpoint;
 use crate::engine::{Engine, Facts};
 use crate::error::{Error, Result};
+use crate::stock;
 use crate::system::wait;
 use crate::topology::Topology;
 use crate::trace::log;
@@ -51,6 +52,7 @@ pub fn init_rank(call: &'static str, ranks: u32, ids: Vec<UniqueId>, rank: u32, 
 pub(super) fn join(ids: &[UniqueId], rank: u32, ranks: u32, cancel: &Arc<AtomicBool>) -> Result<Session> {
     let config = Config::get();
     check_device(config)?;
+    introduce(config, rank);
     let Some((id, unused)) = ids.split_first() else {
         return Err(Error::Internal("a birth without an id".into()));
     };
@@ -98,6 +100,22 @@ pub(super) fn grow_up(
     ));
     let kin = Mutex::new(Some(session.kin()));
     Ok(Body { rank, ranks, endpoint, kin })
+}
+
+/// What the log says once: which library this is, as NCCL says it where the first rank is, and what of the
+/// settings cannot be had.
+fn introduce(config: &Config, rank: u32) {
+    static VERSION: Once = Once::new();
+    static ALGORITHM: Once = Once::new();
+    if rank == 0 {
+        VERSION.call_once(|| log::version(stock::reported_version()));
+    }
+    ALGORITHM.call_once(|| {
+        let name = config.value("SHOAL_ALGORITHM").map_or("SHOAL_ALGORITHM", |value| value.name);
+        for complaint in tune::wanted::complaints(name, &config.algorithm) {
+            log::warn(format_args!("{complaint}"));
+        }
+    });
 }
 
 fn facts(rank: u32, ranks: u32, topology: &Topology, config: &Config) -> Facts {

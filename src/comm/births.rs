@@ -167,7 +167,7 @@ impl Labour {
         let worked = catch_unwind(AssertUnwindSafe(|| work(&self.cancel)));
         let outcome = match worked {
             Ok(Ok(body)) => self.deliver(body),
-            Ok(Err(error)) => Err(error),
+            Ok(Err(error)) => Err(error.of_call(self.call)),
             Err(_) => Err(Error::Internal(format!("{}: the birth of a communicator panicked", self.call))),
         };
         self.end(&outcome);

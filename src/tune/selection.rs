@@ -2,11 +2,9 @@
 //! case; `^` in front of it means all but these.
 #![forbid(unsafe_code)]
 
+use super::wanted::FOREIGN;
 use crate::op::Kind;
 use crate::schedule::Algorithm;
-
-/// Names of NCCL's that need what is not here. They are known, and never to be had.
-const FOREIGN: [&str; 5] = ["collnetdirect", "collnetchain", "nvls", "nvlstree", "pat"];
 
 /// The algorithms that `text` allows for `kind`; none means the table's choice. If it is `forced`, a selection
 /// that cannot be had is refused, with the reason; otherwise it leaves the choice to the table.

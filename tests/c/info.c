@@ -135,7 +135,7 @@ static void streams(void) {
   CHECK(shoalStreamDestroy(NULL) == ncclSuccess);
 }
 
-static void unbuilt(void) {
+static void without_one(void) {
   ncclTeam_t team = ncclTeamWorld(NULL);
   uint64_t value = 3;
   CHECK(pncclCommMemStats(NULL, ncclStatGpuMemTotal, &value) == ncclInvalidArgument && value == 3);
@@ -152,6 +152,6 @@ int main(void) {
   configurations();
   memory();
   streams();
-  unbuilt();
+  without_one();
   return 0;
 }
