@@ -18,6 +18,7 @@ need valgrind command -v valgrind
 need python3 command -v python3
 need pkg-config command -v pkg-config
 need procps command -v ps
+need iproute2 command -v ip
 need openmpi-bin command -v mpirun.openmpi
 need libopenmpi-dev command -v mpicc.openmpi
 need mpich command -v mpirun.mpich

@@ -36,6 +36,8 @@ const WORD_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Event {
     Order(Order),
+    /// How the rank above was reached, for the log.
+    Reached(String),
     /// All ranks contributed.
     Gathered(Vec<Vec<u8>>),
     /// It is over.
@@ -291,7 +293,11 @@ impl Branch {
     fn follow_seeker(&mut self, now: Time) {
         match self.seeker.as_mut().and_then(Seeker::poll_outcome) {
             None => {}
-            Some(Outcome::Found { attempt, proof, frames, .. }) => {
+            Some(Outcome::Found { attempt, address, proof, frames }) => {
+                let failed = self.seeker.as_ref().map(Seeker::failed).unwrap_or_default();
+                let (own, above) = (self.settings.rank, self.edges[0].rank);
+                let text = format!("rank {own} reached rank {above} at {address}{failed}");
+                self.events.push_back(Event::Reached(text));
                 let edge = &mut self.edges[0];
                 (edge.connection, edge.frames) = (Some(attempt), frames);
                 self.send(attempt, &Message::Proof { proof });

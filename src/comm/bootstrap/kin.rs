@@ -11,7 +11,7 @@ use super::porch::Porch;
 use super::proof::{derived_communicator, derived_secret};
 use super::root::Time;
 use super::session::Session;
-use super::{bound, random, to_try};
+use super::{bound, place, random};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::topology::{Card, probe};
@@ -105,7 +105,7 @@ impl Session {
             patient: false,
             bound: bound(config),
             naming,
-            to_try,
+            links: place::links(config)?,
         };
         let mut card = Card {
             rank: count(position),

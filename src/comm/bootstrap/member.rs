@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::branch::{self, Branch, FIRST_UP};
 use super::epitaph::Legacy;
+use super::interfaces::{Links, tried};
 use super::message::{Failure, Message, Naming, card_bytes, card_from_bytes, list_bytes_max, seconds};
 use super::proof::{Nonce, Secret, birth_secret};
 use super::root::Time;
@@ -39,6 +40,8 @@ pub(crate) enum Event {
     Connect(Attempt, SocketAddr),
     /// Send what is queued there, then close it; nothing more is said about it.
     Close(Attempt),
+    /// How somebody was reached, for the log.
+    Reached(String),
     /// Hand in who comes to this door of the process.
     Expect([u8; 16]),
     /// All ranks came.
@@ -60,8 +63,8 @@ pub(crate) struct Settings {
     /// How long to wait for the others.
     pub(crate) bound: Duration,
     pub(crate) naming: Naming,
-    /// The links of this machine, by the numbers that addresses of a link only need.
-    pub(crate) to_try: fn(&Card) -> Vec<SocketAddr>,
+    /// Which of others' addresses are tried from here, and how.
+    pub(crate) links: Links,
 }
 
 /// Where it stands with the root.
@@ -331,7 +334,7 @@ impl Member {
     fn follow_seeker(&mut self, now: Time) {
         let Meeting::Seeking(seeker) = &mut self.meeting else { return };
         let Some(outcome) = seeker.poll_outcome() else { return };
-        let tried = seeker.tried();
+        let (tried, failed) = (seeker.tried(), seeker.failed());
         let leftovers: Vec<_> = std::iter::from_fn(|| seeker.poll_order()).collect();
         let hellos: Vec<_> = std::iter::from_fn(|| seeker.poll_transmit()).collect();
         self.transmits.extend(hellos);
@@ -339,6 +342,8 @@ impl Member {
         match outcome {
             Outcome::Found { attempt, address, proof, frames } => {
                 self.next_attempt = attempt + 1;
+                let text = format!("rank {} reached the root at {address}{failed}", self.card.rank);
+                self.events.push_back(Event::Reached(text));
                 self.last_heard = now;
                 self.meeting = Meeting::Joining { connection: attempt, address, frames, since: now };
                 self.send(attempt, &Message::Proof { proof });
@@ -428,7 +433,8 @@ impl Member {
             bound: self.settings.bound,
             naming: self.settings.naming.clone(),
         };
-        match Branch::new(now, settings, card_of, self.settings.to_try) {
+        let links = &self.settings.links;
+        match Branch::new(now, settings, card_of, |card| tried(&card.listeners, links)) {
             Ok(mut branch) => {
                 self.events.push_back(Event::Expect(branch.door()));
                 branch.contribute(now, card_bytes(&self.card));
@@ -443,6 +449,7 @@ impl Member {
     fn follow_branch(&mut self, _now: Time) {
         while let Some(event) = self.branch.as_mut().and_then(Branch::poll_event) {
             match event {
+                branch::Event::Reached(text) => self.events.push_back(Event::Reached(text)),
                 branch::Event::Order(order) => self.events.push_back(Self::from_order(order)),
                 branch::Event::Gathered(parts) if self.met => self.events.push_back(Event::Gathered(parts)),
                 branch::Event::Gathered(parts) => self.meet(&parts),

@@ -32,6 +32,7 @@
 //! | `member` | a rank's side, made of `seek` (reach somebody who has several addresses), `branch` (its place in the tree) and `guests` (who comes to its door); pure |
 //! | `epitaph` | what those hear that come to the door of a rank that gave up; pure |
 //! | `tree`, `interfaces` | who stands above whom; which addresses are offered and tried; pure |
+//! | `place`, `secret` | the listeners that the settings ask for; the secret beside an address |
 //! | `porch`, `server` | the process's listener and its thread |
 //! | `session`, `kin` | the driver of one member, and what is kept of it so that ranks can meet again |
 //! | `line` | one socket with its queue |
@@ -76,9 +77,11 @@ mod line;
 mod lobby;
 mod member;
 mod message;
+mod place;
 mod porch;
 mod proof;
 mod root;
+mod secret;
 mod seek;
 mod server;
 mod session;
@@ -88,7 +91,7 @@ mod tree;
 mod wire;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -100,12 +103,14 @@ use self::message::{Naming, PAYLOAD_BYTES_MAX, RANKS_MAX};
 use self::porch::Porch;
 use self::proof::Secret;
 use self::root::Time;
+use self::secret::Shared;
 pub use self::session::Session;
 use crate::comm::UniqueId;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::system::socket;
 use crate::topology::{Card, DeviceKind, probe};
+use crate::trace::log;
 
 const MAKE: &str = "ncclGetUniqueId";
 const JOIN: &str = "ncclCommInitRank";
@@ -154,8 +159,8 @@ pub fn retire(id: &UniqueId) {
 pub fn warning(id: &UniqueId) -> Option<&'static str> {
     match Invitation::parse(JOIN, id).ok()?.origin {
         Origin::Address { with_secret: false } => Some(
-            "NCCL_COMM_ID is set without SHOAL_SECRET: whoever reaches the address may take part; set SHOAL_SECRET \
-             to the same text on all ranks",
+            "NCCL_COMM_ID is set without SHOAL_SECRET: whoever reaches the address may take part; set SHOAL_SECRET, \
+             or write SHOAL_SECRET_FILE (mode 0600), with the same text on all ranks",
         ),
         _ => None,
     }
@@ -196,18 +201,18 @@ impl Session {
             patient: invitation.origin != Origin::Listening,
             bound: bound(config),
             naming: Naming::default(),
-            to_try,
+            links: place::links(config)?,
         };
         if ranks == 1 {
             // Nobody will come to the root of this id, should it be here.
             porch::retire(invitation.communicator);
             return Ok(Session::alone(&settings, card));
         }
-        settings.addresses = addresses_to_try(config, &invitation)?;
+        settings.addresses = addresses_to_try(config, &invitation, &settings.links)?;
         if rank == 0 && invitation.origin != Origin::Listening {
             start_root_at(&settings, &abort)?;
         }
-        let porch = open_porch(config)?;
+        let porch = place::open(config)?;
         card.listeners = porch.addresses().to_vec();
         let member = Member::new(Time::ZERO, settings.clone(), card);
         Session::meet(&settings, rank, member, porch, abort)
@@ -230,7 +235,7 @@ fn random<const N: usize>() -> Result<[u8; N]> {
 
 /// Makes an id for a root of this process.
 fn create_root(config: &Config) -> Result<UniqueId> {
-    let porch = open_porch(config)?;
+    let porch = place::open(config)?;
     let invitation = Invitation {
         origin: Origin::Listening,
         secret: Secret(random()?),
@@ -243,89 +248,42 @@ fn create_root(config: &Config) -> Result<UniqueId> {
     Ok(invitation.encode())
 }
 
-/// This process's place to meet, by these settings.
-fn open_porch(config: &Config) -> Result<Arc<Porch>> {
-    Porch::open(&config.socket_ifname, || open_listener(&config.socket_ifname))
-}
-
-/// A listener at a port of the system's choice, and where it may be reached.
-fn open_listener(ifname: &str) -> Result<(TcpListener, Vec<SocketAddr>)> {
-    let failed = |cause: io::Error| {
-        Error::system(
-            "opening a socket for ranks to meet",
-            cause,
-            "raise the limit of open files (ulimit -n), or set SHOAL_SOCKET_IFNAME to an interface that works",
-        )
-    };
-    // Without a list of interfaces ranks of this host still meet.
-    let interfaces = socket::interfaces().unwrap_or_default();
-    let ifname = ifname.trim();
-    if !ifname.is_empty() && !ifname.starts_with('^') {
-        let Some(address) = interfaces::named_address(&interfaces, ifname) else {
-            let mut names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
-            names.sort_unstable();
-            names.dedup();
-            return Err(Error::system(
-                "opening a socket for ranks to meet",
-                format!("no interface that is up fits SHOAL_SOCKET_IFNAME={ifname}"),
-                format!("name one of {}", names.join(", ")),
-            ));
-        };
-        let listener = socket::listen(address).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        return Ok((listener, vec![address]));
-    }
-    let any = |ip: IpAddr| socket::listen(SocketAddr::new(ip, 0));
-    let listener =
-        any(Ipv6Addr::UNSPECIFIED.into()).or_else(|_| any(Ipv4Addr::UNSPECIFIED.into())).map_err(failed)?;
-    let own = listener.local_addr().map_err(failed)?;
-    let allowed = interfaces::allowed(&interfaces, ifname);
-    Ok((listener, interfaces::offered(&allowed, own.port(), own.is_ipv6())))
-}
-
 /// The id that stands for the address of `config`; the same bytes in every process with the same settings.
 fn address_id(config: &Config) -> Result<UniqueId> {
     let text = config.comm_id.trim();
-    let addresses = resolve(MAKE, text)?;
-    let with_secret = !config.secret.is_empty();
+    let addresses = place::resolve(MAKE, text)?;
+    let (with_secret, secret) = match secret::shared(config) {
+        Shared::Known(text) => (true, text),
+        Shared::Nothing => (false, String::new()),
+        Shared::Unusable(why) => {
+            static SAID: AtomicBool = AtomicBool::new(false);
+            if !SAID.swap(true, Ordering::Relaxed) {
+                log::warn(format_args!("the secret of NCCL_COMM_ID is not taken from its file: {why}"));
+            }
+            (false, String::new())
+        }
+    };
     Ok(Invitation {
         origin: Origin::Address { with_secret },
-        secret: proof::secret_from_text(&config.secret),
+        secret: proof::secret_from_text(&secret),
         communicator: proof::communicator_from_address(text),
         addresses,
     }
     .encode())
 }
 
-fn resolve(call: &'static str, text: &str) -> Result<Vec<SocketAddr>> {
-    let remedy = "write an address or a name of rank 0's host and a free port there, like 10.0.0.1:5000";
-    let bad = |problem: String| Error::argument(call, "NCCL_COMM_ID (or SHOAL_COMM_ID)", problem, remedy);
-    let parts = id::split_address(text).ok_or_else(|| bad(format!("is {text}")))?;
-    let addresses: Vec<SocketAddr> =
-        parts.to_socket_addrs().map_err(|cause| bad(format!("is {text}: {cause}")))?.collect();
-    if addresses.is_empty() { Err(bad(format!("is {text}, which leads nowhere"))) } else { Ok(addresses) }
-}
-
-fn addresses_to_try(config: &Config, invitation: &Invitation) -> Result<Vec<SocketAddr>> {
+fn addresses_to_try(
+    config: &Config,
+    invitation: &Invitation,
+    links: &interfaces::Links,
+) -> Result<Vec<SocketAddr>> {
     let text = config.comm_id.trim();
     let by_hand = invitation.origin != Origin::Listening;
     if by_hand && !text.is_empty() && proof::communicator_from_address(text) == invitation.communicator {
         // A name may mean another address here than where the id was made.
-        return resolve(JOIN, text);
+        return Ok(links.of_family(place::resolve(JOIN, text)?));
     }
-    Ok(try_all(&invitation.addresses))
-}
-
-/// What to try to reach the process of a rank.
-fn to_try(card: &Card) -> Vec<SocketAddr> {
-    try_all(&card.listeners)
-}
-
-/// What to try to reach who offers `addresses`.
-fn try_all(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-    let link_local = addresses.iter().any(|address| id::is_link_local(&address.ip()));
-    let own = if link_local { socket::interfaces().unwrap_or_default() } else { Vec::new() };
-    interfaces::tried(addresses, &own)
+    Ok(interfaces::tried(&invitation.addresses, links))
 }
 
 /// Starts the root at one of the addresses. The port may still be held by the communicator before this one.

@@ -109,7 +109,7 @@ impl Porch {
     /// that is open by the same settings is taken instead.
     pub(super) fn open(
         key: &str,
-        listen: impl FnOnce() -> Result<(TcpListener, Vec<SocketAddr>)>,
+        listen: impl FnOnce() -> Result<(Vec<TcpListener>, Vec<SocketAddr>)>,
     ) -> Result<Arc<Porch>> {
         let mut porch = Porch::without_listener()?;
         let mut slot = slot(porch.generation);
@@ -124,7 +124,9 @@ impl Porch {
             hall.doors.push((key.to_owned(), addresses.clone()));
         }
         // An error drops the porch, which wants the lock.
-        let asked = opened.map(|(listener, _)| hall.ask(Command::Listen(listener)));
+        let asked = opened.map(|(listeners, _)| {
+            listeners.into_iter().for_each(|listener| hall.ask(Command::Listen(listener)));
+        });
         drop(slot);
         asked.map(|()| Arc::new(porch))
     }

@@ -468,6 +468,17 @@ impl Root {
         self.drop_connection(id);
     }
 
+    /// All ranks have come; at an address that was set by hand another birth follows.
+    fn refuse_late(&mut self, id: ConnectionId) {
+        let text = "all ranks of the birth that was under way have come".to_owned();
+        if self.settings.by_hand {
+            self.send(id, &Message::Later { text });
+            self.drop_connection(id);
+        } else {
+            self.refuse(id, &text);
+        }
+    }
+
     fn drop_connection(&mut self, id: ConnectionId) {
         if self.connections.remove(&id).is_some() {
             self.events.push_back(Event::Close(id));
@@ -482,7 +493,7 @@ impl Root {
         self.events.push_back(Event::StopListening);
         for (_, id) in std::mem::take(&mut self.strangers) {
             if self.connections.get(&id).is_some_and(|c| !matches!(c.stage, Stage::Member { .. })) {
-                self.refuse(id, "all ranks have come");
+                self.refuse_late(id);
             }
         }
     }

@@ -163,7 +163,9 @@ impl Seeker {
             (Ok(Message::Refused { gone: true, text }), _) => {
                 self.disappoint(now, index, Obstacle::Gone(text));
             }
-            (Ok(Message::Refused { text, .. }), _) => self.disappoint(now, index, Obstacle::Other(text)),
+            (Ok(Message::Refused { text, .. } | Message::Later { text }), _) => {
+                self.disappoint(now, index, Obstacle::Other(text))
+            }
             (Ok(_) | Err(Malformed(_)), _) => {
                 self.disappoint(now, index, Obstacle::Other("something else answers there".to_owned()));
             }
@@ -230,19 +232,27 @@ impl Seeker {
         }
     }
 
+    /// What was tried in vain, as the end of a sentence.
+    pub(crate) fn failed(&self) -> String {
+        let failed = self.endings().filter_map(|(address, obstacle)| Some((address, obstacle?)));
+        let failed: Vec<String> = failed.map(|(address, why)| format!("{address}: {why}")).collect();
+        if failed.is_empty() { String::new() } else { format!("; tried in vain: {}", failed.join("; ")) }
+    }
+
+    fn endings(&self) -> impl Iterator<Item = (&SocketAddr, Option<&str>)> {
+        self.target.addresses.iter().zip(&self.obstacles).map(|(address, obstacle)| {
+            let why = obstacle.as_ref().map(|obstacle| match obstacle {
+                Obstacle::Refused => "nobody listens",
+                Obstacle::Gone(text) | Obstacle::Other(text) => text.as_str(),
+            });
+            (address, why)
+        })
+    }
+
     /// All addresses with how the last attempt ended.
     pub(crate) fn tried(&self) -> String {
-        let tried: Vec<String> = self
-            .target
-            .addresses
-            .iter()
-            .zip(&self.obstacles)
-            .map(|(address, obstacle)| match obstacle {
-                None => format!("{address}: no answer"),
-                Some(Obstacle::Refused) => format!("{address}: nobody listens"),
-                Some(Obstacle::Gone(text) | Obstacle::Other(text)) => format!("{address}: {text}"),
-            })
-            .collect();
+        let endings = self.endings().map(|(address, why)| (address, why.unwrap_or("no answer")));
+        let tried: Vec<String> = endings.map(|(address, why)| format!("{address}: {why}")).collect();
         if tried.is_empty() { "it offers no address".to_owned() } else { tried.join("; ") }
     }
 

@@ -18,6 +18,7 @@ use super::root::Time;
 use crate::error::{Error, Result};
 use crate::system::socket::{self, READABLE, WRITABLE};
 use crate::topology::Card;
+use crate::trace::log;
 
 /// How late the abort flag may be seen.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -307,6 +308,7 @@ impl Link {
             match event {
                 Event::Connect(attempt, address) => self.connect(attempt, address)?,
                 Event::Close(attempt) => self.dismiss(attempt),
+                Event::Reached(text) => log::info(format_args!("{text}")),
                 Event::Expect(door) => {
                     self.doors.push(door);
                     self.porch.expect(door, Some(Arc::clone(&self.mailbox)));

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use super::world::{BOUND, EVENTS_MAX, World, settings};
-use super::{Random, sample_card};
-use crate::comm::bootstrap::member::{self, Member};
+use super::world::{BOUND, EVENTS_MAX, Node, World, settings};
+use super::{Random, campaign, sample_card};
+use crate::comm::bootstrap::member;
 use crate::comm::bootstrap::message::Message;
 use crate::comm::bootstrap::proof::Secret;
-use crate::comm::bootstrap::root::Time;
 use crate::error::Error;
 use crate::topology::{Card, DeviceKind};
 
@@ -164,6 +163,45 @@ fn ranks_that_were_started_differently_all_see_both() {
 }
 
 #[test]
+fn births_at_one_address_do_not_mix() {
+    for seed in 0..20 {
+        let mut world = World::by_hand(seed);
+        for rank in [0, 1, 1, 2, 2] {
+            world.add(member::Settings { patient: true, ..settings() }, sample_card(rank, 3), 1);
+        }
+        world.run();
+        let met: Vec<&Node> = world.nodes.iter().filter(|node| node.result == Some(Ok(()))).collect();
+        assert_eq!(met.len(), 3);
+        for (node, rank) in world.nodes.iter().zip([0, 1, 1, 2, 2]) {
+            match &node.result {
+                Some(Ok(())) => {
+                    let cards = node.joined.as_ref().unwrap();
+                    assert!(cards.iter().zip(0..).all(|(card, rank)| card.rank == rank));
+                    // The same set on all of them.
+                    assert_eq!(node.joined, met[0].joined);
+                }
+                // Its birth never came.
+                Some(Err(Error::Timeout(text))) => {
+                    assert!(rank > 0 && text.contains("could not reach"), "{text}")
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // Whoever is missing is named together with who came twice.
+    let mut world = World::by_hand(3);
+    for rank in [0, 1, 1] {
+        world.add(member::Settings { patient: true, ..settings() }, sample_card(rank, 3), 1);
+    }
+    world.run();
+    let text = world.error(0).to_string();
+    assert!(
+        text.starts_with("rank 2 of 3 did not come") && text.contains("while the birth of rank 1"),
+        "{text}"
+    );
+}
+
+#[test]
 fn strangers_disturb_nobody() {
     for seed in 0..30 {
         let mut world = World::with_ranks(seed, 8, 2);
@@ -251,26 +289,6 @@ fn a_silent_root_is_noticed() {
 }
 
 #[test]
-fn members_survive_any_bytes() {
-    let mut random = Random(12);
-    for _ in 0..2000 {
-        let mut member = Member::new(Time::ZERO, settings(), sample_card(0, 2));
-        member.handle_timeout(Time::ZERO);
-        member.handle_connected(0, random.bytes());
-        for _ in 0..3 {
-            let mut bytes: Vec<u8> = (0..random.below(300)).map(|_| random.below(256) as u8).collect();
-            if bytes.len() > 5 {
-                let length = (bytes.len() - 4) as u32;
-                bytes[..4].copy_from_slice(&length.to_le_bytes());
-                bytes[4] %= 17;
-            }
-            member.handle_input(Time::ZERO, 0, &bytes);
-        }
-        assert!(!matches!(member.poll_event(), Some(member::Event::Joined(_))));
-    }
-}
-
-#[test]
 fn any_members_meet_again() {
     for ranks in (2..=18).chain([40, 64]) {
         for seed in 0..4 {
@@ -333,7 +351,7 @@ fn ranks_are_lost_at_every_moment() {
         whole.run();
         whole.assert_all_met();
         let moments = whole.event_count;
-        for moment in (0..moments).step_by(1 + moments as usize / campaign(120)) {
+        for moment in (0..moments).step_by(1 + moments as usize / campaign(120, 6000)) {
             for aborts in [false, true] {
                 let mut world = world_of(7);
                 world.run_until(|world| world.event_count >= moment);
@@ -366,11 +384,6 @@ fn ranks_are_lost_at_every_moment() {
         }
     }
     assert!(hit_count > 1000);
-}
-
-/// How many of something a test does: a share of it unless the whole campaign is asked for.
-fn campaign(share: usize) -> usize {
-    if std::option_env!("SHOAL_TEST_CAMPAIGN") == Some("full") { share * 50 } else { share }
 }
 
 /// What a star would send is computed; what the tree sends is counted.

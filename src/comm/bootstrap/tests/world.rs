@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Random, sample_card};
+use crate::comm::bootstrap::interfaces::Links;
 use crate::comm::bootstrap::lobby::{Lobby, Verdict};
 use crate::comm::bootstrap::member::{self, Member, Obstacle};
 use crate::comm::bootstrap::message::Naming;
@@ -48,6 +49,8 @@ pub(super) struct Node {
     lobby: Lobby,
     doors: Vec<[u8; 16]>,
     starts: Time,
+    /// When it is woken next.
+    armed: Option<Time>,
     /// How many steps it takes before it leaves.
     pub(super) steps: usize,
     /// It is not there any more, and nobody says so but the closed connections.
@@ -68,6 +71,8 @@ pub(super) struct World {
     /// When the last rank had its result.
     pub(super) settled: Time,
     random: Random,
+    /// One of so many frames is spoiled on its way; none if 0.
+    pub(super) noise: usize,
     pub(super) root: Root,
     pub(super) root_listens: bool,
     pub(super) root_starts: Time,
@@ -111,7 +116,7 @@ pub(super) fn settings() -> member::Settings {
         patient: false,
         bound: BOUND,
         naming: Naming::default(),
-        to_try: |card| card.listeners.clone(),
+        links: Links::default(),
     }
 }
 
@@ -122,6 +127,7 @@ impl World {
             now: Time::ZERO,
             settled: Time::ZERO,
             random: Random(seed),
+            noise: 0,
             root: Root::new(root::Settings { secret, communicator: [2; 16], by_hand: false }),
             root_listens: true,
             root_starts: Time::ZERO,
@@ -135,6 +141,12 @@ impl World {
             queue: BinaryHeap::new(),
             happenings: Vec::new(),
         }
+    }
+
+    /// At an address that was set by hand.
+    pub(super) fn by_hand(seed: u64) -> World {
+        let settings = root::Settings { secret: Secret([1; 32]), communicator: [2; 16], by_hand: true };
+        World { root: Root::new(settings), ..World::new(seed) }
     }
 
     /// Ranks `0..ranks` that start within a second and take `steps` steps.
@@ -179,6 +191,7 @@ impl World {
             lobby: Lobby::default(),
             doors: Vec::new(),
             starts,
+            armed: None,
             steps,
             dies_after_joining: false,
             stalls: false,
@@ -200,13 +213,23 @@ impl World {
         self.queue.push(std::cmp::Reverse((time, index as u64, index)));
     }
 
+    fn arm(&mut self, node: usize, time: Time) {
+        let time = time.max(self.now + Duration::from_micros(1));
+        if self.nodes[node].armed.is_none_or(|armed| time < armed) {
+            self.nodes[node].armed = Some(time);
+            self.at(time, Happening::Wake(node));
+        }
+    }
+
     fn delay(&mut self) -> Duration {
         Duration::from_micros(10 + self.random.below(3000) as u64)
     }
 
     /// Cuts bytes anywhere and keeps their order.
     fn carry(&mut self, wire: u64, to: usize, bytes: &[u8]) {
-        let mut rest = bytes;
+        let spoiled = (self.noise > 0 && self.random.below(self.noise) == 0)
+            .then(|| super::hostile::spoil(&mut self.random, bytes));
+        let mut rest = spoiled.as_deref().unwrap_or(bytes);
         while !rest.is_empty() {
             let whole = self.random.below(2) == 0 || rest.len() > 10_000;
             let count = if whole { rest.len() } else { 1 + self.random.below(rest.len()) };
@@ -265,6 +288,7 @@ impl World {
         let now = self.now;
         match happening {
             Happening::Wake(node) => {
+                self.nodes[node].armed.take_if(|armed| *armed <= now);
                 self.nodes[node].lobby.handle_timeout(now);
                 if self.nodes[node].result.is_none() {
                     self.nodes[node].member.handle_timeout(now);
@@ -374,7 +398,7 @@ impl World {
             self.settled = self.now;
         }
         if let Some(time) = self.nodes[node].lobby.poll_timeout() {
-            self.at(time.max(self.now + Duration::from_micros(1)), Happening::Wake(node));
+            self.arm(node, time);
         }
     }
 
@@ -398,6 +422,7 @@ impl World {
             let Some(event) = self.nodes[node].member.poll_event() else { break };
             match event {
                 member::Event::Connect(attempt, address) => self.connect(node, attempt, address),
+                member::Event::Reached(_) => {}
                 member::Event::Close(attempt) => self.hang_up(node, attempt),
                 member::Event::Expect(door) => {
                     self.nodes[node].doors.push(door);
@@ -422,8 +447,7 @@ impl World {
             return;
         }
         if let Some(time) = self.nodes[node].member.poll_timeout() {
-            let time = time.max(self.nodes[node].starts).max(self.now + Duration::from_micros(1));
-            self.at(time, Happening::Wake(node));
+            self.arm(node, time.max(self.nodes[node].starts));
         }
     }
 
