@@ -239,6 +239,7 @@ fn forked_children_change_nothing_for_their_parents() {
 #[test]
 fn births_and_ends_go_on_behind_the_caller() {
     cases(&[("lives", "non-blocking"), ("lives", "mixed")]);
+    cases_with(&[("lives", "setting")], &[("NCCL_COMM_BLOCKING", "0")]);
 }
 
 #[test]
