@@ -352,7 +352,9 @@ const FOR_VALGRIND: &[(&str, &str)] = &[
     ("exits", "threads"),
     ("children", "grow"),
     ("children", "scalable"),
-    ("lives", "two-threads"),
+    ("children", "split"),
+    ("lives", "non-blocking"),
+    ("lives", "unborn"),
 ];
 
 fn under_valgrind(list: &[(&str, &str)]) {
