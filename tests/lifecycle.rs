@@ -264,6 +264,7 @@ fn forked_children_change_nothing_for_their_parents() {
 #[test]
 fn births_and_ends_go_on_behind_the_caller() {
     cases(&[("lives", "non-blocking"), ("lives", "mixed")]);
+    cases_with(&[("lives", "setting")], &[("NCCL_COMM_BLOCKING", "0")]);
 }
 
 #[test]
@@ -378,7 +379,9 @@ const FOR_VALGRIND: &[(&str, &str)] = &[
     ("onesided", "random-threads"),
     ("children", "grow"),
     ("children", "scalable"),
-    ("lives", "two-threads"),
+    ("children", "split"),
+    ("lives", "non-blocking"),
+    ("lives", "unborn"),
 ];
 
 fn under_valgrind(list: &[(&str, &str)]) {

@@ -183,6 +183,25 @@ mod tests {
     }
 
     #[test]
+    fn whether_it_blocks_is_taken_from_those_who_say() {
+        let mut bytes = fresh();
+        assert_eq!(read(&bytes).unwrap().is_blocking, None);
+        for (value, is_blocking) in [(0_i32, false), (1, true)] {
+            set(&mut bytes, offset_of!(Config, blocking), value.to_ne_bytes());
+            assert_eq!(read(&bytes).unwrap().is_blocking, Some(is_blocking));
+        }
+        // The sizes of 2.28, 2.29, 2.30 and 2.32, and of one to come.
+        for size_bytes in [80_usize, 88, 96, 120, 160] {
+            bytes.resize(size_bytes, 0xff);
+            set(&mut bytes, 0, size_bytes.to_ne_bytes());
+            assert_eq!(read(&bytes).unwrap().is_blocking, Some(true), "{size_bytes}");
+        }
+        let short = offset_of!(Config, blocking);
+        set(&mut bytes, 0, short.to_ne_bytes());
+        assert_eq!(read(&bytes).unwrap().is_blocking, None, "cut off before it");
+    }
+
+    #[test]
     fn every_size_is_read_and_no_further() {
         for size_bytes in 0..200_usize {
             let mut bytes = fresh();

@@ -159,6 +159,10 @@ impl Labour {
     fn begin(&self, is_behind: bool) {
         for comm in self.child.iter().chain(&self.parent) {
             comm.work.begin(&self.cancel, is_behind);
+            // Aborted before its group ended, when there was nothing yet to cancel.
+            if comm.stage.get() == Life::Gone {
+                self.cancel.store(true, Ordering::Release);
+            }
         }
     }
 

@@ -109,6 +109,21 @@ static void run_non_blocking(void) {
   non_blocking_group();
 }
 
+/* NCCL_COMM_BLOCKING=0, whatever the config says. */
+static void run_setting(void) {
+  ncclComm_t comms[2];
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 1;
+  CHECK(ncclCommInitAll(comms, 2, NULL) == ncclInProgress);
+  for (int i = 0; i < 2; i++) CHECK(settled(comms[i]) == ncclSuccess);
+  for (int i = 0; i < 2; i++) GOOD(ncclCommDestroy(comms[i]));
+  ncclUniqueId id;
+  GOOD(ncclGetUniqueId(&id));
+  CHECK(ncclCommInitRankConfig(&comms[0], 1, id, 0, &config) == ncclInProgress);
+  CHECK(settled(comms[0]) == ncclSuccess);
+  GOOD(ncclCommDestroy(comms[0]));
+}
+
 /* Of a group with both kinds nothing happens, and all of it is usable after. */
 static void run_mixed(void) {
   ncclComm_t waits[2], goes_on[2], none[2] = {NULL, NULL};
@@ -158,7 +173,21 @@ static void* meet_in_vain(void* argument) {
   return NULL;
 }
 
+/* Aborted before its group has ended, it ends the births of the group. */
+static void unborn_in_group(void) {
+  ncclComm_t comms[2];
+  ncclUniqueId id;
+  GOOD(ncclGetUniqueId(&id));
+  GOOD(ncclGroupStart());
+  for (int i = 0; i < 2; i++) GOOD(ncclCommInitRank(&comms[i], 2, id, i));
+  GOOD(ncclCommAbort(comms[1]));
+  double start_ms = now_ms();
+  CHECK(ncclGroupEnd() != ncclSuccess && comms[0] == NULL && comms[1] == NULL);
+  CHECK(now_ms() - start_ms < SOON_MS);
+}
+
 static void run_unborn(void) {
+  unborn_in_group();
   for (int round = 0; round < 6; round++) {
     Seat seat = {round % 2, 2, {{0}}};
     GOOD(ncclGetUniqueId(&seat.id));
@@ -406,7 +435,7 @@ static void run_revoked(void) { crew_run(2, revoked_body); }
 
 int main(int count, char** arguments) {
   const Case cases[] = {
-      {"non-blocking", run_non_blocking}, {"mixed", run_mixed},   {"unborn", run_unborn},
+      {"non-blocking", run_non_blocking}, {"mixed", run_mixed},   {"unborn", run_unborn}, {"setting", run_setting},
       {"two-threads", run_two_threads},   {"loader", run_loader}, {"third-thread", run_third_thread},
       {"silent", run_silent},             {"revoked", run_revoked}, {NULL, NULL},
   };
