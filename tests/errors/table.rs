@@ -400,6 +400,13 @@ pub(crate) fn refused(argument: Arg, world: &World) -> Vec<Bad> {
         Arg::RevokeFlags => [-1, 1, c_int::MAX].map(|value| bad(int(value), "revokeFlags is ")).into(),
         Arg::GrownRanks => [-1, c_int::MIN, 0, 1].map(|value| bad(int(value), "nRanks is ")).into(),
         Arg::KeptRank => [-2, 0, 1, c_int::MAX].map(|value| bad(int(value), "rank is ")).into(),
+        other => refused_here(other, world),
+    }
+}
+
+/// Those of memory, windows, signals and wishes.
+fn refused_here(argument: Arg, world: &World) -> Vec<Bad> {
+    match argument {
         Arg::SuspendFlags => [-1, 2, c_int::MAX].map(|value| bad(int(value), "flags is ")).into(),
         Arg::Statistic => [-1, 4, c_int::MAX].map(|value| bad(int(value), "stat is ")).into(),
         Arg::Properties => {
@@ -425,7 +432,7 @@ pub(crate) fn refused(argument: Arg, world: &World) -> Vec<Bad> {
         Arg::WaitCount => [0, -1, c_int::MIN].map(|value| bad(int(value), "nDesc is ")).into(),
         Arg::Waits => vec![bad(0, "signalDescs"), bad(world.memory.as_ptr().addr(), "signalDescs")],
         Arg::Wishes => world.wishes.iter().map(|wish| bad(wish.as_ptr().addr(), "config")).collect(),
-        Arg::Any | Arg::AnyOne => Vec::new(),
+        _ => Vec::new(),
     }
 }
 
