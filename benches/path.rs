@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use shoal::comm::{Comm, Options, unique_id};
 use shoal::group;
-use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar, Shape};
+use shoal::op::{Address, DataType, Kind, Manner, Op, Reduction, Scalar, Shape};
 use shoal::schedule::{self, Algorithm, Call};
 
 /// Calls of one rank: a name, the operation, its elements.
@@ -37,7 +37,7 @@ fn op(kind: Kind, count: usize, source: &mut [f32], target: &mut [f32]) -> Op {
             kind,
             data_type: DataType::Float32,
             reduction: Reduction::Sum,
-            in_place: false,
+            manner: Manner::PLAIN,
         },
         source: Address(source.as_mut_ptr().expose_provenance()),
         target: Address(target.as_mut_ptr().expose_provenance()),

@@ -407,6 +407,11 @@ SHOAL_TWINS(ncclResult_t, Send,
 SHOAL_TWINS(ncclResult_t, Recv,
             (void* recvbuff, size_t count, ncclDataType_t datatype, int peer, ncclComm_t comm,
              cudaStream_t stream))
+/* One-sided: a put is written into the peer's window without its doing, and then gives a signal; who has seen
+ * the signal sees the bytes. sigIdx is 0 to 63, ctx 0 to 15, flags 0. Calls of one context are done in their
+ * order; those of different contexts in one group may pass each other. A wait uses up what it waited for. The
+ * source of a put may be any memory. Once ncclCommWindowDeregister, ncclCommDestroy or ncclCommAbort has
+ * returned, nobody writes the window. */
 SHOAL_TWINS(ncclResult_t, PutSignal,
             (const void* localbuff, size_t count, ncclDataType_t datatype, int peer, ncclWindow_t peerWin,
              size_t peerWinOffset, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm,

@@ -29,6 +29,16 @@ ncclResult_t shoalStreamQuery(shoalStream_t stream);
 /* Waits for the stream's work, then forgets it. NULL is accepted. */
 ncclResult_t shoalStreamDestroy(shoalStream_t stream);
 
+/*
+ * Options for one collective, in the list ncclCollConfig_t.ext; equal on every rank. Other libraries pass them
+ * over.
+ */
+#define SHOAL_CONFIG_VENDOR 0x53484c
+/* val.s: algorithms in the form of algSelection, which this option replaces. */
+#define SHOAL_OPTION_ALGORITHM 1
+/* val.i: 0 keeps the call out of frames that it could share with others of its group. */
+#define SHOAL_OPTION_COALESCE 2
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,7 +1,8 @@
 # The library and the command as they are released and measured.
 #
 # Cargo drops link-time optimization where one crate makes two kinds of library, so the release is made as an
-# archive, which keeps it, and linked by the C compiler: that is also what decides which names leave it.
+# archive, which keeps it, and linked by the C compiler: that is also what decides which names leave it. Both
+# files are linked with stand-ins for the C library (scripts/glibc_stubs.sh), so that they run with glibc 2.28.
 
 CC ?= cc
 CARGO ?= cargo
@@ -9,19 +10,27 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 SHOAL_VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 RELEASE := target/release
+STUBS := $(CURDIR)/target/glibc
 
 # Calls within the library stay within; it is never unmapped, since a thread of ours may run in it; nothing is
-# resolved late, in the middle of a measurement.
+# resolved late, in the middle of a measurement; what no library defines is an error here and not in a job.
 RELEASE_LINK := -shared -Wl,-soname,libnccl.so.2 -Wl,--version-script=link/shoal.map -Wl,-Bsymbolic \
-	-Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,-O1 -Wl,--gc-sections -Wl,--as-needed
+	-Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,-O1 -Wl,--gc-sections -Wl,--as-needed \
+	-Wl,-z,defs
 
-.PHONY: release install
-release:
-	$(CARGO) build --release --bin shoal
-	$(CARGO) rustc --release --lib --crate-type staticlib
-	$(CC) $(RELEASE_LINK) -o $(RELEASE)/libshoal.so.new \
-		-Wl,--whole-archive $(RELEASE)/libshoal.a -Wl,--no-whole-archive -lgcc_s -lpthread -ldl -lm -lc
+.PHONY: release release-check install
+release: ## the library and the command as they are measured, for glibc 2.28 or newer
+	scripts/glibc_stubs.sh $(STUBS)
+	$(CARGO) rustc --package shoal --release --locked --bin shoal -- $$(test ! -e $(STUBS)/program.o || echo -L native=$(STUBS) \
+		-C link-arg=$(STUBS)/program.o -C link-arg=-Wl,--wrap=__libc_start_main -C link-arg=-Wl,--allow-shlib-undefined)
+	$(CARGO) rustc --package shoal --release --locked --lib --crate-type staticlib
+	$(CC) $(RELEASE_LINK) -o $(RELEASE)/libshoal.so.new -Wl,--whole-archive $(RELEASE)/libshoal.a -Wl,--no-whole-archive \
+		$$(test ! -e $(STUBS)/library.o || echo $(STUBS)/library.o -L$(STUBS)) -lgcc_s -lpthread -ldl -lm -lc
 	mv -f $(RELEASE)/libshoal.so.new $(RELEASE)/libshoal.so
+
+release-check: release ## that the release shows its interface, needs no glibc above 2.28, and runs
+	SHOAL_TEST_LIBRARY=$(CURDIR)/$(RELEASE)/libshoal.so $(CARGO) test --locked --test abi
+	SHOAL_TEST_RELEASE=$(CURDIR)/$(RELEASE) $(CARGO) test --locked --test release -- --include-ignored
 
 # libnccl.so.2 is what a job preloads; libnccl.so is what a compiler looks for.
 install: release

@@ -16,8 +16,10 @@ need gcc command -v gcc
 need g++ command -v g++
 need valgrind command -v valgrind
 need python3 command -v python3
+need python3-venv python3 -c 'import ensurepip, venv'
 need pkg-config command -v pkg-config
 need procps command -v ps
+need iproute2 command -v ip
 need openmpi-bin command -v mpirun.openmpi
 need libopenmpi-dev command -v mpicc.openmpi
 need mpich command -v mpirun.mpich

@@ -1,11 +1,22 @@
 //! The one table of settings. No other file reads the environment.
 //!
 //! A setting is a row of [`SETTINGS`]: its name, what it is when nobody says, and what it does. `NCCL_*`
-//! variables that mean the same are its aliases.
+//! variables that mean the same are its aliases; what becomes of all others stands in [`foreign`]. Who says
+//! is asked in this order: the environment, the user's file (`NCCL_CONF_FILE`, else `~/.nccl.conf`),
+//! `/etc/nccl.conf`. Both kinds of names may stand in all three.
 #![forbid(unsafe_code)]
+
+mod file;
+pub mod foreign;
+mod nearest;
+mod reader;
+mod sources;
 
 use std::sync::OnceLock;
 use std::time::Duration;
+
+use reader::Reader;
+pub use sources::{Origin, Source, Value};
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -22,14 +33,43 @@ pub struct Setting {
 
 /// Every setting there is.
 pub const SETTINGS: &[Setting] = &[
-    row("SHOAL_DEBUG", &["NCCL_DEBUG"], "WARN", "how much is logged: NONE, WARN, INFO or TRACE"),
+    row(
+        "SHOAL_DEBUG",
+        &["NCCL_DEBUG"],
+        "WARN",
+        "how much is logged: NONE, VERSION, WARN, INFO, ABORT or TRACE",
+    ),
+    row(
+        "SHOAL_DEBUG_SUBSYS",
+        &["NCCL_DEBUG_SUBSYS"],
+        "INIT,BOOTSTRAP,ENV",
+        "of what INFO and TRACE speak: NCCL's names with commas, ^ in front for all but these",
+    ),
     row(
         "SHOAL_DEBUG_FILE",
         &["NCCL_DEBUG_FILE"],
         "",
-        "where the log goes instead of standard error (%h host, %p process)",
+        "where the log goes instead of standard error (%h host, %p process, %% percent)",
     ),
-    row("SHOAL_VERSION", &[], "22809", "what ncclGetVersion reports"),
+    row(
+        "SHOAL_DEBUG_TIMESTAMP_FORMAT",
+        &["NCCL_DEBUG_TIMESTAMP_FORMAT"],
+        "[%F_%T]_",
+        "strftime's form of the time in front of a line, _ for a space, %3f for milliseconds; empty: none",
+    ),
+    row(
+        "SHOAL_DEBUG_TIMESTAMP_LEVELS",
+        &["NCCL_DEBUG_TIMESTAMP_LEVELS"],
+        "WARN",
+        "which levels have the time in front, ^ in front for all but these",
+    ),
+    row(
+        "SHOAL_VERSION",
+        &[],
+        "auto",
+        "the number that ncclGetVersion reports; auto: of the stock NCCL in this process or of SHOAL_NCCL, else 22809",
+    ),
+    row("SHOAL_NCCL", &[], "", "path of a stock libnccl.so.2, as yet for its version only"),
     row("SHOAL_COALESCE", &[], "1", "0: every point-to-point message is a packet of its own"),
     row("SHOAL_FRAME_BYTES", &[], "16384", "the most bytes of one frame of small messages"),
     row("SHOAL_COALESCE_BYTES", &[], "1024", "messages up to this size share frames"),
@@ -54,12 +94,30 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row("SHOAL_HOSTID", &["NCCL_HOSTID"], "", "ranks with different values count as on different hosts"),
     row("SHOAL_SECRET", &[], "", "the secret that peers prove when NCCL_COMM_ID is used"),
+    row(
+        "SHOAL_COMM_BLOCKING",
+        &["NCCL_COMM_BLOCKING"],
+        "auto",
+        "1 or 0: every communicator is blocking, or none is; auto: as its config says",
+    ),
+    row(
+        "SHOAL_SECRET_FILE",
+        &[],
+        "~/.shoal/secret",
+        "the file that holds the secret if SHOAL_SECRET is not set; only if it is yours alone (mode 0600)",
+    ),
     row("SHOAL_COMM_ID", &["NCCL_COMM_ID"], "", "address:port of rank 0, in place of a unique id"),
     row(
         "SHOAL_SOCKET_IFNAME",
         &["NCCL_SOCKET_IFNAME"],
         "",
         "interfaces for the bootstrap: prefixes, ^ excludes, = exact",
+    ),
+    row(
+        "SHOAL_SOCKET_FAMILY",
+        &["NCCL_SOCKET_FAMILY"],
+        "",
+        "AF_INET or AF_INET6: the bootstrap uses addresses of this family only",
     ),
     row("SHOAL_CMA", &[], "auto", "copies between processes without a ring: auto (probed), 0 or 1"),
     row("SHOAL_MAPPED", &[], "1", "0: memory of ncclMemAlloc is treated as ordinary"),
@@ -74,7 +132,7 @@ pub const SETTINGS: &[Setting] = &[
         "SHOAL_ALGORITHM",
         &["NCCL_ALGO"],
         "",
-        "exchange, ring, tree or pairwise, for every collective that has it",
+        "exchange, ring, tree or pairwise, in NCCL's form: ring,tree or ^tree or allreduce:ring;broadcast:tree",
     ),
     row("SHOAL_DEVICE", &[], "auto", "host, cuda or auto"),
 ];
@@ -93,8 +151,13 @@ const fn row(
 #[allow(missing_docs)] // each field is explained by its row
 pub struct Config {
     pub debug: String,
+    pub debug_subsystems: String,
     pub debug_file: String,
-    pub version: i32,
+    pub debug_timestamp_format: String,
+    pub debug_timestamp_levels: String,
+    /// `None`: stock's own if there is one.
+    pub version: Option<i32>,
+    pub nccl: String,
     pub coalesce: bool,
     pub frame_bytes: usize,
     pub coalesce_bytes: usize,
@@ -104,8 +167,12 @@ pub struct Config {
     pub warn_after: Duration,
     pub host_id: String,
     pub secret: String,
+    /// `None`: as each communicator's caller says.
+    pub comm_blocking: Option<bool>,
+    pub secret_file: String,
     pub comm_id: String,
     pub socket_ifname: String,
+    pub socket_family: String,
     /// `None`: probe.
     pub cma: Option<bool>,
     pub mapped: bool,
@@ -115,29 +182,48 @@ pub struct Config {
     pub spin: Option<u32>,
     pub algorithm: String,
     pub device: String,
-    /// Values that could not be understood, one sentence each; logged once.
+    /// Names and values that could not be understood, one sentence each; logged once.
     pub complaints: Vec<String>,
+    /// What a curious reader should know: files that were read, variables that change nothing.
+    pub notes: Vec<String>,
+    /// What is in force, row by row of [`SETTINGS`], and who said so.
+    pub values: Vec<Value>,
 }
 
 impl Config {
-    /// Reads every setting through `lookup`.
+    /// Reads every setting through `lookup`, as if it were the environment.
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Config {
-        let reader = Reader { lookup: &lookup, complaints: Vec::new().into() };
+        let named = |name: &&'static str| Some(((*name).to_owned(), lookup(name)?));
+        let values = names().filter_map(|name| named(&name)).collect();
+        Config::from_sources(&[Source { origin: Origin::Environment, values }])
+    }
+
+    /// Reads every setting from whoever says it first.
+    #[must_use]
+    pub fn from_sources(sources: &[Source]) -> Config {
+        let reader = Reader::new(sources);
         let config = Config {
             debug: reader.text("SHOAL_DEBUG"),
+            debug_subsystems: reader.text("SHOAL_DEBUG_SUBSYS"),
             debug_file: reader.text("SHOAL_DEBUG_FILE"),
-            version: reader.number("SHOAL_VERSION"),
+            debug_timestamp_format: reader.text("SHOAL_DEBUG_TIMESTAMP_FORMAT"),
+            debug_timestamp_levels: reader.text("SHOAL_DEBUG_TIMESTAMP_LEVELS"),
+            version: reader.auto("SHOAL_VERSION"),
+            nccl: reader.text("SHOAL_NCCL"),
             coalesce: reader.number::<u8>("SHOAL_COALESCE") != 0,
-            frame_bytes: reader.number::<usize>("SHOAL_FRAME_BYTES").max(64),
+            frame_bytes: reader.at_least("SHOAL_FRAME_BYTES", 64),
             coalesce_bytes: reader.number("SHOAL_COALESCE_BYTES"),
-            ring_bytes: reader.number::<usize>("SHOAL_RING_BYTES").clamp(8192, 1 << 30).next_power_of_two(),
+            ring_bytes: reader.within("SHOAL_RING_BYTES", 8192, 1 << 30).next_power_of_two(),
             init_timeout: Duration::from_secs(reader.number("SHOAL_INIT_TIMEOUT")),
             timeout: Some(reader.number("SHOAL_TIMEOUT")).filter(|s| *s > 0).map(Duration::from_secs),
             warn_after: Duration::from_secs(reader.number("SHOAL_WARN_AFTER")),
             host_id: reader.text("SHOAL_HOSTID"),
             secret: reader.text("SHOAL_SECRET"),
+            comm_blocking: reader.auto::<u8>("SHOAL_COMM_BLOCKING").map(|value| value != 0),
+            secret_file: reader.text("SHOAL_SECRET_FILE"),
             comm_id: reader.text("SHOAL_COMM_ID"),
             socket_ifname: reader.text("SHOAL_SOCKET_IFNAME"),
+            socket_family: reader.text("SHOAL_SOCKET_FAMILY"),
             cma: reader.auto::<u8>("SHOAL_CMA").map(|v| v != 0),
             mapped: reader.number::<u8>("SHOAL_MAPPED") != 0,
             bulk_bytes: reader.auto("SHOAL_BULK_BYTES"),
@@ -145,14 +231,35 @@ impl Config {
             algorithm: reader.text("SHOAL_ALGORITHM"),
             device: reader.text("SHOAL_DEVICE"),
             complaints: Vec::new(),
+            notes: Vec::new(),
+            values: Vec::new(),
         };
-        Config { complaints: reader.complaints.into_inner(), ..config }
+        let (values, complaints) = reader.finish();
+        let mut config = Config { values, complaints, ..config };
+        sources::judge(sources, &mut config);
+        config
     }
 
     /// The settings of this process, read at the first call.
     pub fn get() -> &'static Config {
         static CONFIG: OnceLock<Config> = OnceLock::new();
-        CONFIG.get_or_init(|| Config::read(|name| std::env::var(name).ok()))
+        CONFIG.get_or_init(Config::fresh)
+    }
+
+    /// The settings as they would be read now. What was decided by them before stays.
+    #[must_use]
+    pub fn fresh() -> Config {
+        let (sources, complaints) = sources::gather(&environment());
+        let mut config = Config::from_sources(&sources);
+        config.complaints.splice(0..0, complaints);
+        config
+    }
+
+    /// What is in force for the setting of that name or alias, and who said so.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&Value> {
+        let row = SETTINGS.iter().position(|row| row.name == name || row.aliases.contains(&name))?;
+        self.values.get(row)
     }
 }
 
@@ -162,55 +269,30 @@ impl Default for Config {
     }
 }
 
+/// Every name that a setting goes by.
+fn names() -> impl Iterator<Item = &'static str> {
+    let mapped = foreign::MAPPED.iter().map(|row| row.name);
+    SETTINGS.iter().flat_map(|row| std::iter::once(row.name).chain(row.aliases.iter().copied())).chain(mapped)
+}
+
+/// The variables of this process that may be meant for this library, and where its files may lie.
+fn environment() -> sources::Environment {
+    let variables = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        let is_ours = name.starts_with("SHOAL_") || name.starts_with("NCCL_");
+        is_ours.then(|| (name, value.to_string_lossy().into_owned()))
+    });
+    sources::Environment {
+        variables: variables.collect(),
+        home: std::env::var_os("HOME").map(Into::into),
+        system_file: "/etc/nccl.conf".into(),
+    }
+}
+
 /// A variable that is no setting of ours: what a launcher tells the processes that it starts.
 #[must_use]
 pub fn told_by_launcher(name: &str) -> Option<String> {
     std::env::var(name).ok()
-}
-
-struct Reader<'a> {
-    lookup: &'a dyn Fn(&str) -> Option<String>,
-    complaints: std::cell::RefCell<Vec<String>>,
-}
-
-impl Reader<'_> {
-    fn row(name: &str) -> &'static Setting {
-        SETTINGS.iter().find(|row| row.name == name).expect("every setting has its row")
-    }
-
-    fn text(&self, name: &str) -> String {
-        let row = Self::row(name);
-        std::iter::once(&row.name)
-            .chain(row.aliases)
-            .find_map(|name| (self.lookup)(name))
-            .unwrap_or_else(|| row.default.to_owned())
-    }
-
-    fn number<T: std::str::FromStr>(&self, name: &str) -> T {
-        let text = self.text(name);
-        if let Ok(value) = text.trim().parse() {
-            return value;
-        }
-        let default = Self::row(name).default;
-        self.complaints
-            .borrow_mut()
-            .push(format!("{name}={text} is not a number it can take; using {default}"));
-        default.parse().ok().expect("defaults parse")
-    }
-
-    fn auto<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
-        let text = self.text(name);
-        if text.trim() == "auto" {
-            return None;
-        }
-        let value = text.trim().parse().ok();
-        if value.is_none() {
-            self.complaints
-                .borrow_mut()
-                .push(format!("{name}={text} is neither auto nor a number; using auto"));
-        }
-        value
-    }
 }
 
 #[cfg(test)]
@@ -220,7 +302,8 @@ mod tests {
     #[test]
     fn defaults_are_understood() {
         assert_eq!(Config::default().complaints, Vec::<String>::new());
-        assert_eq!(Config::default().version, 22809);
+        assert_eq!(Config::default().notes, Vec::<String>::new());
+        assert_eq!(Config::default().version, None);
     }
 
     #[test]
@@ -239,5 +322,51 @@ mod tests {
         let config = Config::read(|name| (name == "SHOAL_FRAME_BYTES").then(|| "many".into()));
         assert_eq!(config.frame_bytes, 16384);
         assert!(config.complaints[0].contains("SHOAL_FRAME_BYTES=many"));
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_brought_back_and_told() {
+        let config = Config::read(|name| (name == "NCCL_BUFFSIZE").then(|| "0x10".into()));
+        assert_eq!(config.ring_bytes, 8192);
+        assert!(config.complaints[0].contains("NCCL_BUFFSIZE=0x10"), "{:?}", config.complaints);
+        let config = Config::read(|name| (name == "SHOAL_RING_BYTES").then(|| "0x4000".into()));
+        assert_eq!((config.ring_bytes, config.complaints.len()), (16384, 0));
+    }
+
+    #[test]
+    fn who_said_it_is_kept() {
+        let config = Config::read(|name| (name == "NCCL_HOSTID").then(|| "blue".into()));
+        let value = config.value("SHOAL_HOSTID").unwrap();
+        assert_eq!((value.text.as_str(), value.name), ("blue", "NCCL_HOSTID"));
+        assert_eq!(value.origin, Some(Origin::Environment));
+        let value = config.value("NCCL_DEBUG").unwrap();
+        assert_eq!((value.text.as_str(), value.origin.as_ref()), ("WARN", None));
+    }
+
+    #[test]
+    fn values_of_nccl_become_values_of_settings() {
+        let config = Config::read(|name| (name == "NCCL_P2P_DISABLE").then(|| "1".into()));
+        assert_eq!((config.cma, config.mapped), (Some(false), false));
+        let both = |name: &str| match name {
+            "NCCL_P2P_DISABLE" => Some("1".into()),
+            "SHOAL_CMA" => Some("1".into()),
+            _ => None,
+        };
+        assert_eq!(Config::read(both).cma, Some(true), "a setting's own name comes first");
+        let config = Config::read(|name| (name == "NCCL_P2P_DISABLE").then(|| "0".into()));
+        assert_eq!((config.cma, config.mapped), (None, true));
+    }
+
+    proptest::proptest! {
+        /// Whatever stands there, something holds, and nothing panics.
+        #[test]
+        fn any_text_is_borne(text in ".{0,40}|[0-9a-zA-Z,;:^=% ]{0,40}", which in 0..SETTINGS.len()) {
+            let name = SETTINGS[which].name;
+            let config = Config::read(|asked| (asked == name).then(|| text.clone()));
+            proptest::prop_assert_eq!(config.values.len(), SETTINGS.len());
+            let lines = file::parse("/f", &text);
+            let source = Source { origin: Origin::File("/f".into()), values: lines.values };
+            proptest::prop_assert!(Config::from_sources(&[source]).ring_bytes >= 8192);
+        }
     }
 }

@@ -99,6 +99,18 @@ impl Error {
         Error::System { attempt: attempt.to_string(), cause: cause.to_string(), remedy: remedy.to_string() }
     }
 
+    /// The same, of the function that the caller knows: several functions share what found it.
+    #[must_use]
+    pub fn of_call(self, name: &'static str) -> Error {
+        match self {
+            Error::Argument { argument, problem, remedy, .. } => {
+                Error::Argument { call: name, argument, problem, remedy }
+            }
+            Error::Usage { problem, remedy, .. } => Error::Usage { call: name, problem, remedy },
+            other => other,
+        }
+    }
+
     /// The number that the interface returns for it.
     #[must_use]
     pub fn code(&self) -> Code {

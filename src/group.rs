@@ -8,10 +8,12 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use crate::comm::births::{self, Birth};
+use crate::comm::registered::Registration;
 use crate::comm::{Comm, handle};
 use crate::engine::driver::{self, Ticket};
+use crate::engine::one_sided::OneSided;
 use crate::engine::stream::{Launch, Stream, StreamRef};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::op::Op;
 use crate::system::local::{self, Anchor};
 
@@ -21,6 +23,8 @@ struct Basket {
     /// The number by which the program called the communicator; 0 where there was none.
     handle: usize,
     ops: Vec<Op>,
+    /// They follow the others.
+    one_sided: Vec<OneSided>,
 }
 
 #[derive(Default)]
@@ -35,6 +39,10 @@ struct Group {
     /// Whether a call named the NULL stream, so that the end waits.
     waits: bool,
     births: Vec<Birth>,
+    /// Windows that are opened before anything else is done.
+    registrations: Vec<Registration>,
+    /// Whether the communicators of the group are blocking ones: all or none are.
+    is_blocking: Option<bool>,
     error: Option<Error>,
 }
 
@@ -90,13 +98,13 @@ pub fn is_open() -> bool {
 }
 
 /// Closes the innermost group of this thread; the outermost hands everything over. With the NULL stream it
-/// returns when the work is done.
+/// returns when the work is done; births of non-blocking communicators go on behind it (`InProgress`).
 ///
 /// # Errors
 /// The first invalid call of the group (then nothing of it was started), a group that was not open, or what
 /// went wrong while the work ran.
 #[inline]
-pub fn end() -> Result<()> {
+pub fn end() -> Result<Code> {
     with_thread(|thread| match thread.depth.get() {
         0 => {
             Err(Error::usage("ncclGroupEnd", "no group is open on this thread", "call ncclGroupStart first"))
@@ -109,10 +117,42 @@ pub fn end() -> Result<()> {
         }
         depth => {
             thread.depth.set(depth - 1);
-            Ok(())
+            Ok(Code::Success)
         }
     })
 }
+
+/// Closes the innermost group of this thread as [`end`] does, but starts nothing. The outermost is told what it
+/// would take, in nanoseconds, by a simple model; an inner one is not.
+///
+/// # Errors
+/// As [`end`], up to where something would start.
+pub fn simulate() -> Result<Option<u64>> {
+    match depth() {
+        0 => {
+            return Err(Error::usage(
+                SIMULATE,
+                "no group is open on this thread",
+                "call ncclGroupStart first",
+            ));
+        }
+        1 => {}
+        _ => return end().map(|_| None),
+    }
+    with_thread(|thread| {
+        thread.depth.set(0);
+        let mut group = thread.group.borrow_mut();
+        thread.give_back(&mut group);
+        group.put_away();
+        let estimate = group.estimate();
+        group.error.get_or_insert_with(|| Error::usage(SIMULATE, "the group was simulated", "start another"));
+        // Reports that error, or an earlier one of the group, and leaves the group empty.
+        let _ = group.seal();
+        estimate.map(Some)
+    })
+}
+
+const SIMULATE: &str = "ncclGroupSimulateEnd";
 
 /// The short way into an open group, for a call on the communicator of the call before it, by its number
 /// `handle`, and on the NULL stream. `make` gives the operation, if the call is sound. `false`: nothing has happened,
@@ -146,10 +186,11 @@ pub fn pass(handle: usize, make: impl FnOnce(u32, u32) -> Option<Op>) -> bool {
         let Ok(group) = thread.group.try_borrow() else { return false };
         let Some(basket) = group.find(handle) else { return false };
         let comm = &basket.comm;
-        if !handle::is_live(handle) || !comm.is_usable() {
+        if !handle::is_live(handle) {
             return false;
         }
-        make(comm.rank(), comm.ranks()).is_some_and(|op| comm.endpoint().pass(&op))
+        let Some(endpoint) = comm.usable_endpoint() else { return false };
+        make(comm.rank(), comm.ranks()).is_some_and(|op| endpoint.pass(&op))
     });
     passed.unwrap_or(false)
 }
@@ -161,27 +202,91 @@ pub fn pass(handle: usize, make: impl FnOnce(u32, u32) -> Option<Op>) -> bool {
 /// The communicator cannot take it, or what went wrong while it ran.
 #[inline]
 pub fn submit(call: &'static str, comm: &Arc<Comm>, handle: usize, op: &Op, stream: StreamRef) -> Result<()> {
-    comm.check_usable(call)?;
+    let endpoint = comm.usable(call)?;
     if depth() > 0 {
-        with_thread(|thread| thread.add(comm, handle, op, stream));
-        return Ok(());
+        return with_thread(|thread| thread.add(call, comm, handle, op, stream));
     }
     match stream {
         None => {
             if handle != 0 {
                 with_thread(|thread| thread.group.borrow_mut().keep(comm, handle));
             }
-            comm.endpoint().run(std::slice::from_ref(op))
+            endpoint.run(std::slice::from_ref(op))
         }
         Some(stream) => {
             let ops = std::slice::from_ref(op);
             driver::ensure_progress()?;
-            comm.endpoint().engine().prepare(ops)?;
+            endpoint.engine().prepare(ops)?;
             let launch = Arc::new(Launch::new(vec![stream], 1));
-            driver::finish_behind(vec![comm.endpoint().submit(ops, Some(launch))?]);
+            driver::finish_behind(vec![endpoint.submit(ops, Some(launch))?]);
             Ok(())
         }
     }
+}
+
+/// Adds a checked one-sided call to the open group, or runs it as a batch of one.
+///
+/// # Errors
+/// The communicator cannot take it, or what went wrong while it ran.
+pub fn submit_one_sided(
+    call: &'static str,
+    comm: &Arc<Comm>,
+    one_sided: OneSided,
+    stream: StreamRef,
+) -> Result<()> {
+    let endpoint = comm.usable(call)?;
+    if is_open() {
+        return with_thread(|thread| {
+            let mut group = thread.group.borrow_mut();
+            thread.give_back(&mut group);
+            group.join(stream);
+            group.basket(call, comm, 0)?.one_sided.push(one_sided);
+            Ok(())
+        });
+    }
+    let Some(stream) = stream else {
+        return driver::wait(&[endpoint.submit_one_sided(vec![one_sided], None)?]);
+    };
+    driver::ensure_progress()?;
+    let launch = Arc::new(Launch::new(vec![stream], 1));
+    driver::finish_behind(vec![endpoint.submit_one_sided(vec![one_sided], Some(launch))?]);
+    Ok(())
+}
+
+/// Opens a window now, with all other ranks, or at the end of the open group.
+///
+/// # Errors
+/// What went wrong, if it ran now.
+pub fn register(registration: Registration) -> Result<()> {
+    if is_open() {
+        with_thread(|thread| thread.group.borrow_mut().registrations.push(registration));
+        return Ok(());
+    }
+    open_windows(vec![registration])
+}
+
+/// The windows of each communicator in their order, those of several communicators side by side.
+fn open_windows(mut registrations: Vec<Registration>) -> Result<()> {
+    let mut batches: Vec<(Arc<Comm>, Vec<Op>)> = Vec::new();
+    for registration in &mut registrations {
+        let op = registration.op();
+        match batches.iter_mut().find(|(comm, _)| Arc::ptr_eq(comm, registration.comm())) {
+            Some((_, ops)) => ops.push(op),
+            None => batches.push((Arc::clone(registration.comm()), vec![op])),
+        }
+    }
+    let mut tickets = Vec::new();
+    let mut outcome = Ok(());
+    for (comm, ops) in &batches {
+        match comm.usable("ncclGroupEnd").and_then(|endpoint| endpoint.submit(ops, None)) {
+            Ok(ticket) => tickets.push(ticket),
+            Err(error) => outcome = outcome.and(Err(error)),
+        }
+    }
+    // Those that were handed over are waited for in any case: they write into the registrations.
+    outcome = outcome.and(driver::wait(&tickets));
+    outcome?;
+    registrations.into_iter().try_for_each(Registration::finish)
 }
 
 /// Remembers that a call of the open group was invalid, so that its end starts nothing.
@@ -193,32 +298,47 @@ pub fn poison(error: &Error) {
     }
 }
 
-/// Runs `birth` now, or at the end of the open group, beside the other births of the group (each on a thread
-/// of its own, since they wait for one another). `birth` writes the new handle itself.
+/// Runs `birth` now, or at the end of the open group, beside the other births of the group, since they wait for
+/// one another. `InProgress` if nobody waits for it.
 ///
 /// # Errors
-/// What `birth` reports, if it ran now.
-pub fn birth(birth: Birth) -> Result<()> {
+/// What went wrong, if it ran now; or it does not fit into the group.
+pub fn birth(birth: Birth) -> Result<Code> {
     if is_open() {
-        with_thread(|thread| thread.group.borrow_mut().births.push(birth));
-        return Ok(());
+        return with_thread(|thread| {
+            let mut group = thread.group.borrow_mut();
+            let agreed = group.agree(birth.call(), birth.is_blocking());
+            // Kept also if not, so that it is undone with the group.
+            group.births.push(birth);
+            agreed.map(|()| Code::Success)
+        });
     }
-    birth(Arc::default())
+    births::run(vec![birth])
 }
 
 impl Thread {
     /// Adds an operation; calls like it may follow by [`join`].
-    fn add(&self, comm: &Arc<Comm>, handle: usize, op: &Op, stream: StreamRef) {
+    fn add(
+        &self,
+        call: &'static str,
+        comm: &Arc<Comm>,
+        handle: usize,
+        op: &Op,
+        stream: StreamRef,
+    ) -> Result<()> {
         let group = &mut self.group.borrow_mut();
         self.give_back(group);
         let is_plain = stream.is_none();
-        let basket = group.add(comm, handle, op, stream);
+        group.join(stream);
+        let basket = group.basket(call, comm, handle)?;
+        basket.ops.push(*op);
         if is_plain && handle != 0 {
             self.ops.replace(std::mem::take(&mut basket.ops));
             self.ranks.set(comm.ranks());
             self.rank.set(comm.rank());
             self.current.set(handle);
         }
+        Ok(())
     }
 
     /// Puts what [`join`] collected to the rest of the group.
@@ -232,8 +352,7 @@ impl Thread {
 }
 
 impl Group {
-    /// Adds an operation to the communicator's basket, which becomes the last.
-    fn add(&mut self, comm: &Arc<Comm>, handle: usize, op: &Op, stream: StreamRef) -> &mut Basket {
+    fn join(&mut self, stream: StreamRef) {
         match stream {
             None => self.waits = true,
             Some(stream) => {
@@ -242,6 +361,11 @@ impl Group {
                 }
             }
         }
+    }
+
+    /// The communicator's basket, which becomes the last; the order of baskets means nothing.
+    fn basket(&mut self, call: &'static str, comm: &Arc<Comm>, handle: usize) -> Result<&mut Basket> {
+        self.agree(call, comm.is_blocking())?;
         // Calls on one communicator mostly follow each other.
         let place = match self.baskets.iter().rposition(|basket| Arc::ptr_eq(&basket.comm, comm)) {
             Some(place) => place,
@@ -251,12 +375,9 @@ impl Group {
                 self.baskets.len() - 1
             }
         };
-        // Their order means nothing.
         let last = self.baskets.len() - 1;
         self.baskets.swap(place, last);
-        let basket = &mut self.baskets[last];
-        basket.ops.push(*op);
-        basket
+        Ok(&mut self.baskets[last])
     }
 
     /// A basket without operations for the communicator, new if none is kept.
@@ -266,7 +387,7 @@ impl Group {
             return Basket { handle, ..self.kept.swap_remove(place) };
         }
         let ops = if self.kept.len() < KEPT_COUNT { Vec::new() } else { self.kept.swap_remove(0).ops };
-        Basket { comm: Arc::clone(comm), handle, ops }
+        Basket { comm: Arc::clone(comm), handle, ops, one_sided: Vec::new() }
     }
 
     /// Keeps the communicator at hand for calls to come.
@@ -284,56 +405,97 @@ impl Group {
 
     /// Puts the basket of the group before to the others, if it is still in its place.
     fn put_away(&mut self) {
-        if let Some(basket) = self.baskets.pop_if(|basket| basket.ops.is_empty()) {
+        if let Some(basket) = self.baskets.pop_if(|basket| basket.batch_count() == 0) {
             self.kept.push(basket);
         }
     }
 
+    /// All communicators of a group are blocking ones, or none is: its end waits for all or for none.
+    fn agree(&mut self, call: &'static str, is_blocking: bool) -> Result<()> {
+        if *self.is_blocking.get_or_insert(is_blocking) == is_blocking {
+            return Ok(());
+        }
+        let (this, others) =
+            if is_blocking { ("blocking", "non-blocking") } else { ("non-blocking", "blocking") };
+        Err(Error::argument(
+            call,
+            "comm",
+            format_args!("is a {this} communicator, in a group with {others} ones"),
+            "give each kind a group of its own",
+        ))
+    }
+
+    /// What it would take: the communicators work side by side.
+    fn estimate(&self) -> Result<u64> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        if !self.births.is_empty() {
+            let problem = "the group holds the birth of a communicator";
+            return Err(Error::usage(SIMULATE, problem, "simulate operations only"));
+        }
+        let mut longest_ns = 0;
+        for basket in &self.baskets {
+            let mut engine = basket.comm.usable(SIMULATE)?.engine();
+            let plan = engine.prepare(&basket.ops)?;
+            longest_ns = longest_ns.max(engine.estimate_ns(plan));
+        }
+        Ok(longest_ns)
+    }
+
     /// Hands everything over and leaves the group empty, whatever happens.
     #[inline]
-    fn seal(&mut self) -> Result<()> {
+    fn seal(&mut self) -> Result<Code> {
         if let ([basket], true, true) = (self.baskets.as_mut_slice(), self.waits, self.streams.is_empty())
             && self.births.is_empty()
+            && self.registrations.is_empty()
+            && basket.one_sided.is_empty()
             && self.error.is_none()
         {
             // The common case, and nothing but it.
-            let usable = basket.comm.check_usable("ncclGroupEnd");
-            let result = usable.and_then(|()| basket.comm.endpoint().run(&basket.ops));
+            let usable = basket.comm.usable("ncclGroupEnd");
+            let result = usable.and_then(|endpoint| endpoint.run(&basket.ops));
             basket.ops.clear();
             self.waits = false;
-            return result;
+            self.is_blocking = None;
+            return result.map(|()| Code::Success);
         }
         self.seal_any()
     }
 
-    fn seal_any(&mut self) -> Result<()> {
+    fn seal_any(&mut self) -> Result<Code> {
         self.put_away();
-        let births = std::mem::take(&mut self.births);
+        let mut births = std::mem::take(&mut self.births);
+        let registrations = std::mem::take(&mut self.registrations);
+        let has_work = !self.baskets.is_empty() || !registrations.is_empty();
         let result = match self.error.take() {
             Some(error) => Err(error),
-            None if !births.is_empty() && !self.baskets.is_empty() => Err(Error::usage(
+            None if !births.is_empty() && has_work => Err(Error::usage(
                 "ncclGroupEnd",
                 "the group holds both the birth of a communicator and operations",
                 "put ncclCommInitRank calls into a group of their own",
             )),
-            None if !births.is_empty() => births::run(births),
-            None => self.launch(),
+            None if !births.is_empty() => births::run(std::mem::take(&mut births)),
+            None if registrations.is_empty() => self.launch().map(|()| Code::Success),
+            None => open_windows(registrations).and_then(|()| self.launch()).map(|()| Code::Success),
         };
+        births::give_up(births);
         for mut basket in self.baskets.drain(..) {
             basket.ops.clear();
+            basket.one_sided.clear();
             if self.kept.len() < KEPT_COUNT {
                 self.kept.push(basket);
             }
         }
         self.streams.clear();
         self.waits = false;
+        self.is_blocking = None;
         result
     }
 
     fn launch(&mut self) -> Result<()> {
         for basket in &self.baskets {
-            basket.comm.check_usable("ncclGroupEnd")?;
-            basket.comm.endpoint().engine().prepare(&basket.ops)?;
+            basket.comm.usable("ncclGroupEnd")?.engine().prepare(&basket.ops)?;
         }
         if self.baskets.is_empty() {
             return Ok(());
@@ -342,14 +504,35 @@ impl Group {
         if !self.streams.is_empty() {
             driver::ensure_progress()?;
             let streams = std::mem::take(&mut self.streams);
-            launch = Some(Arc::new(Launch::new(streams, self.baskets.len() as u32)));
+            let batches: usize = self.baskets.iter().map(Basket::batch_count).sum();
+            launch = Some(Arc::new(Launch::new(streams, batches as u32)));
         }
-        let hand_over = |basket: &Basket| basket.comm.endpoint().submit(&basket.ops, launch.clone());
-        let tickets: Vec<Ticket> = self.baskets.iter().map(hand_over).collect::<Result<_>>()?;
+        let mut tickets: Vec<Ticket> = Vec::new();
+        for basket in &mut self.baskets {
+            basket.hand_over(&launch, &mut tickets)?;
+        }
         if self.waits {
             return driver::wait(&tickets);
         }
         driver::finish_behind(tickets);
+        Ok(())
+    }
+}
+
+impl Basket {
+    fn batch_count(&self) -> usize {
+        usize::from(!self.ops.is_empty()) + usize::from(!self.one_sided.is_empty())
+    }
+
+    fn hand_over(&mut self, launch: &Option<Arc<Launch>>, tickets: &mut Vec<Ticket>) -> Result<()> {
+        let endpoint = self.comm.usable("ncclGroupEnd")?;
+        if !self.ops.is_empty() {
+            tickets.push(endpoint.submit(&self.ops, launch.clone())?);
+        }
+        if !self.one_sided.is_empty() {
+            let calls = std::mem::take(&mut self.one_sided);
+            tickets.push(endpoint.submit_one_sided(calls, launch.clone())?);
+        }
         Ok(())
     }
 }

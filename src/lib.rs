@@ -18,6 +18,7 @@
 //! | [`engine`] | runs plans: a state machine, and one thin driver that owns threads and clocks |
 //! | [`transport`] | one trait; `shm` and `sim` behind it. Moves bytes between peers |
 //! | [`device`] | one trait; `host` behind it: copies and reductions |
+//! | [`stock`] | stock NCCL, as yet its version alone |
 //! | [`topology`] | hosts and ranks, as facts |
 //! | [`trace`] | what is logged |
 //! | [`system`] | the thin unsafe rest: shared maps, locks, futexes, copies between processes |
@@ -33,6 +34,9 @@
 //! line of packets per direction. Each packet's head says which call it belongs to, so that ranks which call
 //! different things see both calls instead of wrong data.
 //!
+//! One-sided calls go the same way as batches of their own (`engine::one_sided`), without a plan: a put writes the
+//! peer's memory (`transport::shm::window`) and counts up a signal in the peer's inbox.
+//!
 //! # Where unsafe code may stand
 //! In `abi`, `system`, `device`, `transport/shm` and `transport/sim`, in two files of the command (buffers and
 //! functions of the library that is measured), and in `engine/act`: the one room of the engine that hands
@@ -43,6 +47,9 @@
 //!   faster than the kernel's copy between processes; that copy remains a setting (`SHOAL_BULK_BYTES`).
 //! - A rank in a long wait says in shared memory where it stands ([`transport::Standing`]): ranks that all wait
 //!   for each other in different calls exchange no packet by which they would notice.
+//! - Revoke stops what runs on the rank that calls it; peers that wait for that rank get an error, and each of them
+//!   revokes as well. A communicator on which the ranks disagreed or one died stays without Split and Grow, revoked
+//!   or not. Finalize after Revoke is refused, as NCCL's header says.
 //! - Point-to-point messages and collectives of a communicator share one line per ordered pair. A send that was
 //!   meant for a receive behind a collective is a disagreement, and is told as one.
 
@@ -57,6 +64,7 @@ pub mod error;
 pub mod group;
 pub mod op;
 pub mod schedule;
+pub mod stock;
 pub mod system;
 pub mod topology;
 pub mod trace;

@@ -276,6 +276,40 @@ pub enum Scalar {
     At(Address),
 }
 
+/// Which algorithm a call wants: 0 leaves it to the table, else one more than its place in `schedule`'s list.
+/// Equal on every rank, as the interface demands of the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Wish(pub u8);
+
+impl Wish {
+    /// The table chooses.
+    pub const NONE: Wish = Wish(0);
+}
+
+/// What a plan depends on beside the call itself: whether the source lies in the target (or the target in the
+/// source) where the interface says in place, and the caller's [`Wish`]. One byte, so that a shape stays two words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(transparent)]
+pub struct Manner(u8);
+
+impl Manner {
+    /// Not in place, and no wish.
+    pub const PLAIN: Manner = Manner(0);
+
+    /// Whether it is in place.
+    #[must_use]
+    #[inline]
+    pub const fn in_place(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    /// The algorithm that the caller wants.
+    #[must_use]
+    pub const fn wish(self) -> Wish {
+        Wish(self.0 >> 1)
+    }
+}
+
 /// What of a call decides its plan: everything but the addresses and the scalar. Two words, so that a batch is
 /// compared with a known one in passing.
 #[derive(Clone, Copy, Debug, Hash)]
@@ -292,8 +326,8 @@ pub struct Shape {
     pub data_type: DataType,
     /// How they are combined; `Sum` where nothing is.
     pub reduction: Reduction,
-    /// Whether the source lies in the target (or the target in the source) where the interface says in place.
-    pub in_place: bool,
+    /// In place or not, and by which algorithm.
+    pub manner: Manner,
 }
 
 const _: () = assert!(size_of::<Shape>() == 16);
@@ -329,7 +363,7 @@ impl Shape {
             | (self.kind as u64) << 32
             | (self.data_type as u64) << 40
             | (self.reduction as u64) << 48
-            | (self.in_place as u64) << 56
+            | (self.manner.0 as u64) << 56
     }
 
     /// `count` in bytes.
@@ -352,7 +386,13 @@ impl Shape {
             Kind::Scatter => rank == self.peer && target.0 == source.add(slice).0,
             Kind::AlltoAll | Kind::Send | Kind::Recv => false,
         };
-        Shape { in_place, ..self }
+        Shape { manner: Manner(self.manner.0 & !1 | in_place as u8), ..self }
+    }
+
+    /// The same call with a wish.
+    #[must_use]
+    pub const fn wishing(self, wish: Wish) -> Shape {
+        Shape { manner: Manner(wish.0 << 1 | self.manner.0 & 1), ..self }
     }
 }
 

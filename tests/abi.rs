@@ -1,8 +1,8 @@
 //! The C edge from outside: what the library file exports, and C programs that use it.
 //!
 //! The file under test is the one that Cargo made beside this test, or the one that `SHOAL_TEST_LIBRARY`
-//! names (the release). The header is compared with NVIDIA's if `SHOAL_TEST_NCCL_WHEEL` names a folder in
-//! which the package nvidia-nccl-cu13 2.32.3 was unpacked.
+//! names (the release). Header and symbols are compared with NVIDIA's if `SHOAL_TEST_NCCL_WHEEL` names a folder
+//! in which the package nvidia-nccl-cu13 2.32.3 was unpacked (`make nccl-check`).
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -168,6 +168,21 @@ fn one_rank_lives_and_ends() {
     c_program("life");
 }
 
+#[test]
+fn collectives_take_wishes() {
+    c_program("twins");
+}
+
+#[test]
+fn windows_are_opened_and_written() {
+    c_program("windows");
+}
+
+#[test]
+fn communicators_and_groups_say_what_they_are() {
+    c_program("properties");
+}
+
 /// The functions that preprocessed text declares, each as its declaration.
 fn declarations(text: &str) -> Vec<(String, String)> {
     let is_ours = |name: &str| ["nccl", "pnccl"].iter().any(|start| name.starts_with(start));
@@ -197,11 +212,46 @@ fn cuda_stubs(folder: &Path) {
     }
 }
 
+/// A place in the unpacked package.
+fn wheel(place: &str) -> PathBuf {
+    let folder =
+        std::env::var_os("SHOAL_TEST_NCCL_WHEEL").expect("SHOAL_TEST_NCCL_WHEEL, see make nccl-check");
+    Path::new(&folder).join("nvidia/nccl").join(place)
+}
+
 #[test]
-#[ignore = "needs SHOAL_TEST_NCCL_WHEEL, a folder in which nvidia-nccl-cu13 2.32.3 was unpacked"]
+#[ignore = "needs SHOAL_TEST_NCCL_WHEEL, where nvidia-nccl-cu13 2.32.3 was unpacked: make nccl-check"]
+fn the_symbols_are_those_of_nvidias_library() {
+    let file = fs::read(wheel("lib/libnccl.so.2")).expect("the package holds it");
+    let (names, _, exported) = dynamic(&file);
+    assert_eq!(names, ["libnccl.so.2"]);
+    let theirs: BTreeSet<String> = exported
+        .iter()
+        .map(|(name, _)| name.clone())
+        .filter(|name| ["nccl", "pnccl"].iter().any(|start| name.starts_with(start)))
+        .collect();
+    let ours: BTreeSet<String> =
+        kept_symbols().into_iter().filter(|name| !name.starts_with("shoal")).collect();
+    let missing: Vec<_> = theirs.difference(&ours).collect();
+    let added: Vec<_> = ours.difference(&theirs).collect();
+    assert!(missing.is_empty() && added.is_empty(), "missing {missing:?}, theirs lacks {added:?}");
+    for (name, binding) in exported.iter().filter(|(name, _)| ours.contains(name)) {
+        let expected = if ours.contains(&format!("p{name}")) { STB_WEAK } else { STB_GLOBAL };
+        assert_eq!(*binding, expected, "{name}");
+    }
+}
+
+#[test]
+#[ignore = "needs SHOAL_TEST_NCCL_WHEEL, where nvidia-nccl-cu13 2.32.3 was unpacked: make nccl-check"]
+fn the_version_of_nvidias_library_is_read_off_its_file() {
+    assert_eq!(shoal::stock::version_of(&wheel("lib/libnccl.so.2")), Ok(23203));
+    assert!(shoal::stock::version_of(&library()).is_err(), "ours is no stock library");
+}
+
+#[test]
+#[ignore = "needs SHOAL_TEST_NCCL_WHEEL, where nvidia-nccl-cu13 2.32.3 was unpacked: make nccl-check"]
 fn the_header_says_what_nvidias_says() {
-    let wheel = std::env::var_os("SHOAL_TEST_NCCL_WHEEL").expect("the folder of the unpacked package");
-    let theirs = Path::new(&wheel).join("nvidia/nccl/include");
+    let theirs = wheel("include");
     let folder = workshop("header");
     cuda_stubs(&folder);
     let probe = root().join("tests/c/probe.c");

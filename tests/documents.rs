@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use shoal::config::SETTINGS;
+use shoal::config::{SETTINGS, foreign};
 
 fn read(path: impl AsRef<Path>) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -38,6 +38,28 @@ fn the_readme_lists_no_setting_that_is_gone() {
         let name = format!("SHOAL_{name}");
         assert!(SETTINGS.iter().any(|setting| setting.name == name), "there is no {name}");
     }
+}
+
+/// What becomes of NCCL's variables, as the README shows it.
+fn fates() -> String {
+    let list = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let mut table = "| variables | what becomes of them |\n|---|---|\n".to_owned();
+    for row in foreign::MAPPED {
+        table += &format!("| `{}={}` | counts as `{}={}` |\n", row.name, row.value, row.setting, row.becomes);
+    }
+    for row in foreign::IGNORED {
+        table += &format!("| {} | ignored: {} |\n", list(row.names), row.reason);
+    }
+    table
+}
+
+#[test]
+fn the_readme_says_what_becomes_of_nccls_variables() {
+    let readme = read("README.md");
+    let after = readme.split_once("<!-- fates -->\n\n").expect("its mark").1;
+    let shown = after.split_once("\n<!-- /fates -->").expect("its mark").0;
+    let expected = fates();
+    assert_eq!(shown, expected, "between the marks the README shall say:\n{expected}");
 }
 
 #[test]

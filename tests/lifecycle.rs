@@ -232,8 +232,106 @@ fn what_a_communicator_took_is_given_back() {
 }
 
 #[test]
+fn one_sided_calls_put_the_right_bytes_by_every_path() {
+    let all = [("onesided", "ball"), ("onesided", "random"), ("onesided", "random-threads")];
+    cases(&all);
+    cases_with(&all[..2], &[("SHOAL_MAPPED", "0")]);
+    cases_with(&[("onesided", "unreachable")], &[("SHOAL_CMA", "0")]);
+}
+
+#[test]
+fn who_waits_for_a_signal_learns_of_death_and_abort() {
+    cases(&[("onesided", "death"), ("onesided", "abort")]);
+}
+
+#[test]
+fn nobody_writes_a_window_that_was_closed() {
+    let all = [("onesided", "closed"), ("onesided", "closed-threads")];
+    cases(&all);
+    cases_with(&all[..1], &[("SHOAL_MAPPED", "0")]);
+}
+
+#[test]
+fn a_suspended_communicator_takes_little_memory_and_goes_on() {
+    cases(&[("rest", "measured"), ("rest", "restless")]);
+}
+
+#[test]
 fn forked_children_change_nothing_for_their_parents() {
     cases(&[("forked", "children"), ("forked", "meeting")]);
+}
+
+#[test]
+fn births_and_ends_go_on_behind_the_caller() {
+    cases(&[("lives", "non-blocking"), ("lives", "mixed")]);
+    cases_with(&[("lives", "setting")], &[("NCCL_COMM_BLOCKING", "0")]);
+}
+
+#[test]
+fn abort_ends_a_birth_from_any_thread() {
+    cases(&[("lives", "unborn")]);
+}
+
+#[test]
+fn what_torch_does_with_threads_and_children() {
+    cases(&[("lives", "two-threads"), ("lives", "third-thread"), ("lives", "loader")]);
+}
+
+#[test]
+fn torchs_calls_in_its_order() {
+    cases(&[("torch", "blocking"), ("torch", "non-blocking"), ("torch", "aborted")]);
+}
+
+#[test]
+fn valgrind_finds_nothing_wrong_with_torchs_calls() {
+    under_valgrind(&[("torch", "blocking"), ("torch", "non-blocking"), ("torch", "aborted")]);
+}
+
+/// Lives of which every process works out the plan from a seed: `SHOAL_TEST_SEED` runs one, `SHOAL_TEST_CAMPAIGN=full`
+/// a thousand.
+#[test]
+fn random_lives_end_well_and_leave_nothing_behind() {
+    const FULL: u64 = 1000;
+    const USUAL: u64 = 100;
+    const AT_ONCE: u64 = 50;
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let is_full = std::env::var("SHOAL_TEST_CAMPAIGN").is_ok_and(|text| text == "full");
+    let (first, count) = match number("SHOAL_TEST_SEED") {
+        Some(seed) => (seed, 1),
+        None => (0, number("SHOAL_TEST_SEEDS").unwrap_or(if is_full { FULL } else { USUAL })),
+    };
+    let _turn = take_turn();
+    for seed in (first..first + count).step_by(AT_ONCE as usize) {
+        let lives = AT_ONCE.min(first + count - seed);
+        let mut command = Command::new(build("random"));
+        command.args([seed.to_string(), lives.to_string()]);
+        run(&format!("random {seed} {lives}"), command, LIMIT);
+    }
+}
+
+#[test]
+fn a_death_is_told_to_who_asks_and_an_exit_is_none() {
+    cases(&[("lives", "silent")]);
+}
+
+#[test]
+fn communicators_split_and_shrink_whatever_happened_to_them() {
+    cases(&[("children", "split"), ("children", "shrink"), ("children", "revoked")]);
+}
+
+#[test]
+fn communicators_grow_and_are_born_by_several_ids() {
+    cases(&[("children", "grow"), ("children", "scalable")]);
+}
+
+#[test]
+fn abort_ends_the_birth_of_a_child() {
+    cases(&[("children", "cancelled")]);
+}
+
+#[test]
+fn revoking_stops_what_runs_and_lets_nothing_start() {
+    cases(&[("lives", "revoked")]);
 }
 
 #[test]
@@ -277,6 +375,13 @@ const FOR_VALGRIND: &[(&str, &str)] = &[
     ("abort", "left"),
     ("abort", "returned"),
     ("exits", "threads"),
+    ("onesided", "ball"),
+    ("onesided", "random-threads"),
+    ("children", "grow"),
+    ("children", "scalable"),
+    ("children", "split"),
+    ("lives", "non-blocking"),
+    ("lives", "unborn"),
 ];
 
 fn under_valgrind(list: &[(&str, &str)]) {

@@ -8,26 +8,26 @@ use crate::abi::wall;
 use crate::comm::{Comm, handle};
 use crate::error::{Code, Result};
 use crate::group;
-use crate::op::{Address, DataType, Kind, Op, Reduction, Scalar, Shape};
+use crate::op::{Address, DataType, Kind, Manner, Op, Reduction, Scalar, Shape};
 
 /// A call as it came.
 #[derive(Clone, Copy)]
-struct Call {
-    name: &'static str,
-    source: *const c_void,
-    target: *mut c_void,
-    count: usize,
-    data_type: c_int,
+pub(super) struct Call {
+    pub(super) name: &'static str,
+    pub(super) source: *const c_void,
+    pub(super) target: *mut c_void,
+    pub(super) count: usize,
+    pub(super) data_type: c_int,
     /// Of kinds that reduce.
-    operator: c_int,
+    pub(super) operator: c_int,
     /// Of kinds that have a root or a peer.
-    peer: c_int,
-    comm: CommHandle,
-    stream: StreamHandle,
+    pub(super) peer: c_int,
+    pub(super) comm: CommHandle,
+    pub(super) stream: StreamHandle,
 }
 
-const NO_OPERATOR: c_int = 0;
-const NO_PEER: c_int = 0;
+pub(super) const NO_OPERATOR: c_int = 0;
+pub(super) const NO_PEER: c_int = 0;
 
 /// Boundary, convert, call. The kind is a constant, so that each function keeps its own checks only.
 #[inline(always)]
@@ -95,12 +95,12 @@ fn plain(kind: Kind, call: &Call, rank: u32, ranks: u32) -> Option<Op> {
         return None;
     }
     let (source, target) = (Address(call.source.addr()), Address(call.target.addr()));
-    let shape = Shape { count: call.count, peer, kind, data_type, reduction, in_place: false };
+    let shape = Shape { count: call.count, peer, kind, data_type, reduction, manner: Manner::PLAIN };
     Some(Op { shape: shape.at(source, target, rank), source, target, scalar: Scalar::None })
 }
 
 #[inline(always)]
-fn convert(kind: Kind, call: &Call, comm: &Comm) -> Result<Op> {
+pub(super) fn convert(kind: Kind, call: &Call, comm: &Comm) -> Result<Op> {
     let data_type = data_type(call.name, call.data_type)?;
     let (reduction, scalar) = match kind.reduces() {
         true => operator(call, comm, data_type)?,
@@ -114,7 +114,7 @@ fn convert(kind: Kind, call: &Call, comm: &Comm) -> Result<Op> {
     fits(kind, call, data_type, comm.ranks())?;
     memory_is_given(kind, call, comm.rank() == peer)?;
     let (source, target) = (Address(call.source.addr()), Address(call.target.addr()));
-    let shape = Shape { count: call.count, peer, kind, data_type, reduction, in_place: false };
+    let shape = Shape { count: call.count, peer, kind, data_type, reduction, manner: Manner::PLAIN };
     Ok(Op { shape: shape.at(source, target, comm.rank()), source, target, scalar })
 }
 

@@ -5,8 +5,9 @@ use std::ffi::{c_char, c_int};
 use crate::abi::convert::answer;
 use crate::abi::types::{CommHandle, ResultNumber};
 use crate::abi::wall;
-use crate::config::Config;
 use crate::error::{code_text, with_last};
+use crate::stock;
+use crate::trace::log;
 
 /// # Safety
 /// `version` is NULL or writable.
@@ -14,7 +15,7 @@ use crate::error::{code_text, with_last};
 unsafe extern "C" fn pncclGetVersion(version: *mut c_int) -> ResultNumber {
     // SAFETY: passed on from this function's contract.
     wall::plain("ncclGetVersion", || unsafe {
-        answer("ncclGetVersion", "version", version, Config::get().version)
+        answer("ncclGetVersion", "version", version, stock::reported_version())
     })
 }
 
@@ -29,10 +30,14 @@ extern "C" fn pncclGetLastError(_comm: CommHandle) -> *const c_char {
     wall::value(c"".as_ptr(), || with_last(|text| text.as_ptr()))
 }
 
-/// The log's settings are read once; there is nothing to reset.
+/// The log's settings are read anew at its next line.
 #[unsafe(no_mangle)]
-extern "C" fn pncclResetDebugInit() {}
+extern "C" fn pncclResetDebugInit() {
+    wall::value((), log::reset);
+}
 
 /// The one function without a twin.
 #[unsafe(no_mangle)]
-extern "C" fn ncclResetDebugInitInternal() {}
+extern "C" fn ncclResetDebugInitInternal() {
+    wall::value((), log::reset);
+}

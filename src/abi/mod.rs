@@ -7,16 +7,26 @@
 //! Exported are the strong `pncclX` (and `shoalX`), by Rust; the weak `ncclX`, which jump there, by `weak`.
 //! A profiler that defines `ncclX` is thus in front of ours, and reaches it as `pncclX`.
 
+mod birth;
+mod children;
 mod collective;
+mod collective_config;
 mod config;
 mod convert;
+mod device;
+mod encryption;
 mod group;
 mod info;
 mod life;
 mod memory;
 mod operator;
+mod parameter;
+mod properties;
+mod simulate;
 mod stream;
+mod structure;
+mod twins;
 mod types;
-mod unbuilt;
 mod wall;
 mod weak;
+mod window;

@@ -100,11 +100,18 @@ fn reduction_name(number: u64) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::{Address, Scalar, Shape};
+    use crate::op::{Address, Manner, Scalar, Shape};
 
     fn op(kind: Kind, data_type: DataType, count: usize) -> Op {
         Op {
-            shape: Shape { count, peer: 3, kind, data_type, reduction: Reduction::Sum, in_place: false },
+            shape: Shape {
+                count,
+                peer: 3,
+                kind,
+                data_type,
+                reduction: Reduction::Sum,
+                manner: Manner::PLAIN,
+            },
             source: Address(1),
             target: Address(2),
             scalar: Scalar::None,

@@ -3,17 +3,20 @@
 //! Every step that can fail on one rank is followed by one that all take together, so that they fail as one.
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
+use super::births::Birth;
 use super::bootstrap::{self, Join, Session};
-use super::{Comm, Options, UniqueId};
+use super::{Body, Comm, Options, UniqueId};
 use crate::coalesce::Limits;
 use crate::config::Config;
 use crate::device::host::Host as HostDevice;
 use crate::engine::driver::Endpoint;
 use crate::engine::{Engine, Facts};
 use crate::error::{Error, Result};
+use crate::stock;
 use crate::system::wait;
 use crate::topology::Topology;
 use crate::trace::log;
@@ -28,16 +31,52 @@ pub fn unique_id() -> Result<UniqueId> {
     bootstrap::unique_id(Config::get())
 }
 
-/// See [`Comm::init_rank`].
-pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options) -> Result<Arc<Comm>> {
-    let started = Instant::now();
+/// The birth of rank `rank` of `ranks`, who meet by `ids`: at least one, the same on every rank.
+#[must_use]
+pub fn init_rank(call: &'static str, ranks: u32, ids: Vec<UniqueId>, rank: u32, options: Options) -> Birth {
+    let options = options.settle(Config::get());
+    let child = Comm::unborn(Some((rank, ranks)), options.clone());
+    Birth::new(
+        call,
+        Some(child),
+        None,
+        Box::new(move |cancel| {
+            let started = Instant::now();
+            let session = join(&ids, rank, ranks, cancel)?;
+            grow_up(session, Config::get(), &options, started).map(Some)
+        }),
+    )
+}
+
+/// Meets the other ranks by the first of the ids; the others are of no use.
+pub(super) fn join(ids: &[UniqueId], rank: u32, ranks: u32, cancel: &Arc<AtomicBool>) -> Result<Session> {
     let config = Config::get();
     check_device(config)?;
+    introduce(config, rank);
+    let Some((id, unused)) = ids.split_first() else {
+        return Err(Error::Internal("a birth without an id".into()));
+    };
     if let Some(warning) = bootstrap::warning(id) {
         log::warn(format_args!("{warning}"));
     }
-    let mut session =
-        Session::join(config, &Join { id, rank, ranks, ..Join::default() }, Arc::clone(&options.cancel))?;
+    let request = Join { id, rank, ranks, ..Join::default() };
+    // Without this rank nobody will ever meet by the id. If it was made here, latecomers are turned away.
+    let session =
+        Session::join(config, &request, Arc::clone(cancel)).inspect_err(|_| bootstrap::retire(id))?;
+    for id in unused.iter().filter(|unused| *unused != id) {
+        bootstrap::retire(id);
+    }
+    Ok(session)
+}
+
+/// Makes a rank out of the session in which the ranks met.
+pub(super) fn grow_up(
+    mut session: Session,
+    config: &Config,
+    options: &Options,
+    started: Instant,
+) -> Result<Body> {
+    let (rank, ranks) = (session.rank, session.ranks());
     let topology = Topology::from_cards(rank, &session.cards);
     check_hosts(&topology)?;
     let segment = share_segment(&mut session, &topology, config)?;
@@ -59,7 +98,24 @@ pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options)
         topology.local_ranks().len(),
         topology.cores()
     ));
-    Ok(Comm::new(rank, ranks, endpoint))
+    let kin = Mutex::new(Some(session.kin()));
+    Ok(Body { rank, ranks, endpoint, kin })
+}
+
+/// What the log says once: which library this is, as NCCL says it where the first rank is, and what of the
+/// settings cannot be had.
+fn introduce(config: &Config, rank: u32) {
+    static VERSION: Once = Once::new();
+    static ALGORITHM: Once = Once::new();
+    if rank == 0 {
+        VERSION.call_once(|| log::version(stock::reported_version()));
+    }
+    ALGORITHM.call_once(|| {
+        let name = config.value("SHOAL_ALGORITHM").map_or("SHOAL_ALGORITHM", |value| value.name);
+        for complaint in tune::wanted::complaints(name, &config.algorithm) {
+            log::warn(format_args!("{complaint}"));
+        }
+    });
 }
 
 fn facts(rank: u32, ranks: u32, topology: &Topology, config: &Config) -> Facts {

@@ -14,6 +14,11 @@ const KEPT_COUNT: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlanId(u32);
 
+impl PlanId {
+    /// Of a batch that needs none.
+    pub(super) const NONE: PlanId = PlanId(u32::MAX);
+}
+
 /// The plans of one communicator.
 #[derive(Debug)]
 pub(super) struct Cache {
@@ -28,6 +33,10 @@ pub(super) struct Cache {
 impl Cache {
     pub(super) fn new(facts: Facts) -> Cache {
         Cache { facts, plans: Vec::new(), by_hash: HashMap::default(), next: Vec::new(), last: 0 }
+    }
+
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     #[inline]

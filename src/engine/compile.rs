@@ -4,7 +4,7 @@
 
 use crate::coalesce::{self, Limits, Message, head};
 use crate::error::{Error, Result};
-use crate::op::{Combine, DataType, Head, Kind, Op, Shape};
+use crate::op::{Combine, DataType, Head, Kind, Op, Shape, Wish};
 use crate::schedule::{self, Call, Lane, Plan, Step};
 use crate::tune;
 
@@ -104,10 +104,25 @@ pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
     Ok(BatchPlan { shapes: ops.iter().map(|op| op.shape).collect(), parts })
 }
 
+impl Facts {
+    fn call(&self, op: &Op) -> Call {
+        let Shape { count, peer: root, kind, data_type, reduction, manner } = op.shape;
+        Call { kind, data_type, reduction, root, count, ranks: self.ranks, in_place: manner.in_place() }
+    }
+
+    /// The wish that stands for the best of the algorithms that a call allows.
+    pub(super) fn wish(&self, op: &Op, allowed: &[schedule::Algorithm]) -> Wish {
+        let chosen = tune::choose_among(&self.call(op), &self.tune, allowed);
+        chosen.map_or(Wish::NONE, schedule::Algorithm::wish)
+    }
+}
+
 fn collective(index: usize, op: &Op, facts: &Facts) -> Result<Part> {
-    let Shape { count, peer: root, kind, data_type, reduction, in_place } = op.shape;
-    let call = Call { kind, data_type, reduction, root, count, ranks: facts.ranks, in_place };
-    let algorithm = tune::choose(&call, &facts.tune, &facts.algorithm);
+    let Shape { kind, data_type, reduction, manner, .. } = op.shape;
+    let call = facts.call(op);
+    let algorithm = schedule::Algorithm::wished(manner.wish())
+        .filter(|algorithm| algorithm.serves(kind))
+        .unwrap_or_else(|| tune::choose(&call, &facts.tune, &facts.algorithm));
     let plan = schedule::plan(algorithm, &call, facts.rank).ok_or_else(|| {
         Error::Internal(format!("{algorithm:?} has no form of {} for {} ranks", kind.name(), facts.ranks))
     })?;

@@ -5,6 +5,7 @@
 //! thread and reads no clock. [`driver`] owns both: it decides who polls and how a wait waits.
 //!
 //! - `compile`: the plan of a batch, by the shapes of its operations; `cache`: plans already made.
+//! - `one_sided`: puts, signals and waits, which are batches of their own.
 //! - `run`: where the running plan stands. `act`: the hands that touch memory and the transport.
 //! - `stream`: streams of the host device, and launches, which tie batches of several communicators together.
 
@@ -12,6 +13,7 @@ mod act;
 mod cache;
 mod compile;
 pub mod driver;
+pub mod one_sided;
 mod run;
 pub mod stream;
 
@@ -23,12 +25,15 @@ pub use compile::Facts;
 use crate::coalesce::head;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::op::Op;
+use crate::op::{Op, Wish};
+use crate::schedule::Algorithm;
 use crate::trace::log;
 use crate::transport::{Peer, Standing, Transport};
+use crate::tune::estimate;
 use act::Hands;
 use cache::{Cache, PlanId};
 use compile::{Part, Work};
+use one_sided::OneSided;
 use run::{Advance, Run};
 use stream::Launch;
 
@@ -59,6 +64,8 @@ pub enum Pass {
 struct Job {
     ops: Vec<Op>,
     plan: PlanId,
+    /// In place of operations with a plan.
+    one_sided: Option<Box<one_sided::Run>>,
     launch: Option<Arc<Launch>>,
     has_started: bool,
 }
@@ -72,6 +79,7 @@ pub struct Engine<T, D> {
     run: Run,
     /// Emptied lists of operations, for batches to come.
     spare: Vec<Vec<Op>>,
+    used_signals: one_sided::Used,
     submitted: u64,
     completed: u64,
     failure: Option<Error>,
@@ -92,6 +100,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
             queue: VecDeque::new(),
             run: Run::default(),
             spare: Vec::new(),
+            used_signals: one_sided::Used::new(),
             submitted: 0,
             completed: 0,
             failure: None,
@@ -112,14 +121,41 @@ impl<T: Transport, D: Device> Engine<T, D> {
         self.cache.find(ops, self.queue.is_empty())
     }
 
+    /// What a prepared batch is estimated to take here.
+    #[must_use]
+    pub fn estimate_ns(&self, plan: PlanId) -> u64 {
+        self.cache.get(plan).parts.iter().map(|part| estimate::plan_ns(&part.plan)).sum()
+    }
+
+    /// The wish that stands for the best of the algorithms that a call allows.
+    #[must_use]
+    pub fn wish(&self, op: &Op, allowed: &[Algorithm]) -> Wish {
+        self.cache.facts().wish(op, allowed)
+    }
+
     /// Queues a prepared batch; the number at which [`Self::completed`] arrives when it is done.
     #[inline]
     pub fn submit(&mut self, ops: &[Op], plan: PlanId, launch: Option<Arc<Launch>>) -> u64 {
         let mut list = self.spare.pop().unwrap_or_default();
         list.extend_from_slice(ops);
-        self.queue.push_back(Job { ops: list, plan, launch, has_started: false });
+        self.queue.push_back(Job { ops: list, plan, one_sided: None, launch, has_started: false });
         self.submitted += 1;
         self.submitted
+    }
+
+    /// Queues one-sided calls; the number at which [`Self::completed`] arrives when they are done.
+    ///
+    /// # Errors
+    /// The communicator failed before.
+    pub fn submit_one_sided(&mut self, calls: Vec<OneSided>, launch: Option<Arc<Launch>>) -> Result<u64> {
+        if self.failure.is_some() {
+            return Err(self.refusal());
+        }
+        let one_sided = Some(Box::new(one_sided::Run::new(calls)));
+        let (ops, plan) = (Vec::new(), PlanId::NONE);
+        self.queue.push_back(Job { ops, plan, one_sided, launch, has_started: false });
+        self.submitted += 1;
+        Ok(self.submitted)
     }
 
     /// Takes a prepared batch and moves it along at once, at most for `polls` polls, if nothing is queued before
@@ -150,7 +186,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
         }
         let mut list = self.spare.pop().unwrap_or_default();
         list.extend_from_slice(ops);
-        self.queue.push_back(Job { ops: list, plan: id, launch: None, has_started: true });
+        self.queue.push_back(Job { ops: list, plan: id, one_sided: None, launch: None, has_started: true });
         self.submitted
     }
 
@@ -211,7 +247,6 @@ impl<T: Transport, D: Device> Engine<T, D> {
     #[inline]
     fn try_poll(&mut self) -> Result<Poll> {
         let Some(job) = self.queue.front_mut() else { return Ok(Poll::Idle) };
-        let plan = self.cache.get(job.plan);
         if !job.has_started {
             if job.launch.as_ref().is_some_and(|launch| !launch.is_ready()) {
                 return Ok(Poll::Waiting);
@@ -219,7 +254,11 @@ impl<T: Transport, D: Device> Engine<T, D> {
             job.has_started = true;
             self.run.start();
         }
-        Ok(match self.run.advance(plan, &job.ops, &mut self.hands)? {
+        let advance = match &mut job.one_sided {
+            None => self.run.advance(self.cache.get(job.plan), &job.ops, &mut self.hands)?,
+            Some(run) => run.advance(&mut self.hands, &mut self.used_signals)?,
+        };
+        Ok(match advance {
             Advance::Waiting => Poll::Waiting,
             Advance::Moved => Poll::Moved,
             Advance::Done => {
@@ -266,15 +305,16 @@ impl<T: Transport, D: Device> Engine<T, D> {
     /// Ends this rank's part. What still runs is given up, nothing can be started any more, and what is
     /// left of the engine is small: a thread may hold on to it for long.
     pub fn end(&mut self, how: Peer, error: Error) {
-        if how == Peer::Aborted {
+        if how == Peer::Revoked {
+            // Peers see that it was revoked before they see that anything failed.
+            self.leave(how);
+        }
+        if matches!(how, Peer::Aborted | Peer::Revoked) {
             self.fail(error);
         } else {
             self.failure.get_or_insert(error);
         }
-        if !self.has_left {
-            self.has_left = true;
-            self.hands.transport.leave(how);
-        }
+        self.leave(how);
         // Of a communicator that is closed in good order only what other threads submitted meanwhile.
         let error = self.failure.clone();
         while !self.queue.is_empty() {
@@ -282,6 +322,13 @@ impl<T: Transport, D: Device> Engine<T, D> {
         }
         self.run = Run::default();
         self.cache.forget();
+    }
+
+    fn leave(&mut self, how: Peer) {
+        if !self.has_left {
+            self.has_left = true;
+            self.hands.transport.leave(how);
+        }
     }
 
     /// Ends the communicator if a peer reported a failure.
@@ -302,6 +349,14 @@ impl<T: Transport, D: Device> Engine<T, D> {
             format_args!("the communicator failed earlier: {cause}"),
             "abort it, and make a new one or shrink to the survivors",
         )
+    }
+
+    /// Gives back plans and scratch, to be made again. Nothing is queued.
+    pub fn rest(&mut self) {
+        if self.queue.is_empty() {
+            self.run = Run::default();
+            self.cache.forget();
+        }
     }
 
     /// Gives back what the transport keeps of memory that peers have freed.
@@ -328,6 +383,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
                 _ if self.poll() == Poll::Moved || !self.waited_for().contains(&peer) => continue,
                 Peer::Closed => "left the communicator",
                 Peer::Aborted => "aborted the communicator",
+                Peer::Revoked => "revoked the communicator",
                 Peer::Dead => "is gone (its process ended)",
             };
             let current = self.current();
@@ -336,6 +392,31 @@ impl<T: Transport, D: Device> Engine<T, D> {
                  abort the communicator and look at rank {peer}'s log"
             )));
         }
+    }
+
+    /// Who is gone, also if nobody waits for it. It ends a communicator on which nothing is under way; what is may
+    /// still end well. Asks the system.
+    pub fn look_for_death(&mut self) -> Option<Error> {
+        let (rank, ranks) = (self.hands.rank, self.hands.ranks);
+        let mut peers = (0..ranks).filter(|peer| *peer != rank);
+        let gone = peers.find(|peer| self.hands.transport.peer(*peer) == Peer::Dead)?;
+        let error = Error::Remote(format!(
+            "rank {gone} is gone (its process ended), seen by rank {rank}; \
+             abort the communicator, or shrink it, and look at rank {gone}'s log"
+        ));
+        if self.queue.is_empty() {
+            self.fail(error.clone());
+        }
+        Some(error)
+    }
+
+    /// Whether peers have revoked the communicator, and none is lost: how it failed here may follow from that.
+    pub fn is_revoked_by_peers(&mut self) -> bool {
+        let (rank, ranks) = (self.hands.rank, self.hands.ranks);
+        let peers = (0..ranks).filter(|peer| *peer != rank);
+        let states: Vec<Peer> = peers.map(|peer| self.hands.transport.peer(peer)).collect();
+        states.contains(&Peer::Revoked)
+            && !states.iter().any(|state| matches!(state, Peer::Dead | Peer::Aborted))
     }
 
     /// Ranks that wait for one another in different calls send nothing by which they would notice. So each
@@ -384,14 +465,22 @@ impl<T: Transport, D: Device> Engine<T, D> {
 
     /// What runs, and whether it has begun.
     fn running(&self) -> Option<(&Part, bool)> {
-        let job = self.queue.front()?;
+        let job = self.queue.front().filter(|job| job.one_sided.is_none())?;
         let part = self.cache.get(job.plan).parts.get(self.run.part())?;
         Some((part, job.has_started))
+    }
+
+    /// The one-sided calls that run.
+    fn one_sided(&self) -> Option<&one_sided::Run> {
+        self.queue.front().filter(|job| job.has_started)?.one_sided.as_deref()
     }
 
     /// The peers that the running batch waits for.
     #[must_use]
     pub fn waited_for(&self) -> Vec<u32> {
+        if let Some(run) = self.one_sided() {
+            return run.waited_for();
+        }
         match self.running() {
             Some((part, true)) => self.run.waited_for(part),
             _ => Vec::new(),
@@ -401,6 +490,9 @@ impl<T: Transport, D: Device> Engine<T, D> {
     /// The running operation, as a person reads it.
     #[must_use]
     pub fn current(&self) -> String {
+        if let Some(run) = self.one_sided() {
+            return run.describe();
+        }
         let Some(job) = self.queue.front() else { return "nothing".into() };
         let Some((part, is_begun)) = self.running() else { return "nothing".into() };
         let number = self.hands.collective_count.wrapping_sub(u32::from(is_begun));

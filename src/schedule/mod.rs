@@ -27,7 +27,7 @@ pub use build::{Builder, Mark};
 
 use task::Task;
 
-use crate::op::{DataType, Kind, Reduction};
+use crate::op::{DataType, Kind, Reduction, Wish};
 
 /// What is read: the operation's source.
 pub const SOURCE: u32 = 0;
@@ -293,6 +293,20 @@ impl Algorithm {
     #[must_use]
     pub fn named(name: &str) -> Option<Algorithm> {
         Algorithm::ALL.into_iter().find(|algorithm| algorithm.name().eq_ignore_ascii_case(name.trim()))
+    }
+
+    /// The wish for it.
+    #[must_use]
+    pub fn wish(self) -> Wish {
+        let place = Algorithm::ALL.into_iter().position(|algorithm| algorithm == self);
+        // No list of algorithms is that long; a wish that got lost leaves the choice to the table.
+        Wish(place.and_then(|place| u8::try_from(place + 1).ok()).unwrap_or(0))
+    }
+
+    /// What a wish is for, if it is one.
+    #[must_use]
+    pub fn wished(wish: Wish) -> Option<Algorithm> {
+        Algorithm::ALL.get(usize::from(wish.0).checked_sub(1)?).copied()
     }
 
     /// Whether it has a form for `kind`.

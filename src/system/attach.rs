@@ -1,4 +1,8 @@
-//! Reading another process's memory.
+//! Reading and writing another process's memory.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 
 /// Copies `bytes` at `source` in process `pid` to `target`, and in the same call the word at `proof`, which
 /// shows that the process is the one that was meant (numbers of processes are used again). Returns the word
@@ -36,6 +40,53 @@ pub unsafe fn read(
     }
 }
 
+/// The memory of one process, open for writing. It stays that process's: a number that is used again leads
+/// nowhere else, and once the process has ended nothing is written.
+#[derive(Debug)]
+pub struct Memory(File);
+
+impl Memory {
+    /// Opens the memory of the process that has this number and, at `proof_address`, this word, which shows
+    /// that it is the one that was meant.
+    ///
+    /// # Errors
+    /// The system's: it does not allow this, or the process is another one.
+    pub fn open(pid: i32, proof_address: u64, proof: u64) -> std::io::Result<Memory> {
+        let file = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+        let mut word = [0; 8];
+        file.read_exact_at(&mut word, proof_address)?;
+        if u64::from_ne_bytes(word) != proof || proof == 0 {
+            return Err(std::io::Error::other("another process has its number here"));
+        }
+        Ok(Memory(file))
+    }
+
+    /// Copies `bytes` at `source` to `target` in that process.
+    ///
+    /// # Safety
+    /// `source` is readable for `bytes`.
+    ///
+    /// # Errors
+    /// The process has ended, or has no such memory.
+    pub unsafe fn write(&self, target: usize, source: *const u8, bytes: usize) -> std::io::Result<()> {
+        let mut done = 0;
+        while done < bytes {
+            let at = libc::off_t::try_from(target + done)
+                .map_err(|_| std::io::Error::from_raw_os_error(libc::EFAULT))?;
+            // SAFETY: the source is readable for what is left of it; the kernel checks the target.
+            let count =
+                unsafe { libc::pwrite(self.0.as_raw_fd(), source.add(done).cast(), bytes - done, at) };
+            match usize::try_from(count) {
+                Ok(0) => return Err(std::io::Error::from_raw_os_error(libc::ESRCH)),
+                Ok(count) => done += count,
+                Err(_) if super::last().kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(super::last()),
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +108,21 @@ mod tests {
         }
         // SAFETY: nothing is written.
         assert!(unsafe { read(pid, 16, 16, target.as_mut_ptr(), 3) }.is_err());
+    }
+
+    #[test]
+    fn memory_is_written_where_the_proof_is_right() {
+        let pid = i32::try_from(std::process::id()).expect("small");
+        let (proof, source, mut target) = (78_u64, [4_u8, 5, 6], [0_u8; 3]);
+        let proof_at = (&raw const proof) as u64;
+        assert!(Memory::open(pid, proof_at, 79).is_err());
+        let memory = Memory::open(pid, proof_at, proof).expect("one's own memory opens");
+        let at = target.as_mut_ptr().expose_provenance();
+        // SAFETY: the source has 3 bytes.
+        unsafe { memory.write(at, source.as_ptr(), 3) }.expect("written");
+        // SAFETY: a local variable, which the kernel wrote.
+        assert_eq!(unsafe { (&raw const target).read_volatile() }, source);
+        // SAFETY: as above.
+        assert!(unsafe { memory.write(16, source.as_ptr(), 3) }.is_err());
     }
 }

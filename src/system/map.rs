@@ -83,6 +83,30 @@ impl Mapping {
         self.bytes
     }
 
+    /// Gives the memory behind all whole pages from `from` on back to the system, for everybody who has the file;
+    /// they read zeros. Where the system cannot do that, nothing happens.
+    pub fn give_back(&self, from: usize) {
+        let from = pages(from);
+        if from < self.bytes {
+            // SAFETY: the range lies in the mapping, which stays mapped. What it holds is lost, as is said.
+            unsafe { libc::madvise(self.start().add(from).cast(), self.bytes - from, libc::MADV_REMOVE) };
+        }
+    }
+
+    /// How much memory the file takes in the range from `from` (whole pages) on, whoever touched it.
+    #[must_use]
+    pub fn resident_bytes(&self, from: usize) -> u64 {
+        let mut residence = vec![0_u8; self.bytes.saturating_sub(from).div_ceil(PAGE_BYTES)];
+        if residence.is_empty() {
+            return 0;
+        }
+        let (start, bytes) = (self.start().wrapping_add(from), self.bytes - from);
+        // SAFETY: the range lies in the mapping, and there is a byte for each of its pages.
+        let done = unsafe { libc::mincore(start.cast(), bytes, residence.as_mut_ptr()) };
+        let count = residence.iter().filter(|page| **page & 1 == 1).count();
+        if done == 0 { (count * PAGE_BYTES) as u64 } else { bytes as u64 }
+    }
+
     /// Asks for huge pages; harmless where there are none.
     pub fn prefer_huge_pages(&self) {
         // SAFETY: the range is ours; this advice changes no content.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::map::{Mapping, PAGE_BYTES, pages};
 use super::{memfd, random};
@@ -34,6 +34,7 @@ pub struct AllocationFacts {
     pub offset: usize,
 }
 
+#[derive(Debug)]
 struct Allocation {
     id: u64,
     bytes: usize,
@@ -41,8 +42,12 @@ struct Allocation {
     file: OwnedFd,
 }
 
+/// A share of an allocation: while it lasts the memory stays, though it be freed.
+#[derive(Debug)]
+pub struct Hold(#[allow(dead_code, reason = "held for its drop")] Arc<Allocation>);
+
 /// By the address of the caller's first byte.
-static LIVE: RwLock<BTreeMap<usize, Allocation>> = RwLock::new(BTreeMap::new());
+static LIVE: RwLock<BTreeMap<usize, Arc<Allocation>>> = RwLock::new(BTreeMap::new());
 /// How many there are: who never allocates never takes the lock.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
@@ -70,7 +75,7 @@ pub fn allocate(bytes: usize) -> Result<Address> {
     header(&mapping).id.store(id, Ordering::Release);
     let start = mapping.start() as usize + PAGE_BYTES;
     let mut live = LIVE.write().unwrap_or_else(PoisonError::into_inner);
-    live.insert(start, Allocation { id, bytes, mapping, file });
+    live.insert(start, Arc::new(Allocation { id, bytes, mapping, file }));
     COUNT.store(live.len(), Ordering::Release);
     Ok(Address(start))
 }
@@ -97,20 +102,33 @@ pub fn free(address: Address) -> Result<()> {
 /// The allocation that holds all `bytes` at `address`, if one does. Cheap: it is asked for every large packet.
 #[must_use]
 pub fn find(address: Address, bytes: usize) -> Option<AllocationFacts> {
+    look_up(address, bytes, |_, facts| facts)
+}
+
+/// As [`find`], and keeps the memory in place.
+#[must_use]
+pub fn hold(address: Address, bytes: usize) -> Option<(AllocationFacts, Hold)> {
+    look_up(address, bytes, |allocation, facts| (facts, Hold(Arc::clone(allocation))))
+}
+
+fn look_up<R>(
+    address: Address,
+    bytes: usize,
+    answer: impl FnOnce(&Arc<Allocation>, AllocationFacts) -> R,
+) -> Option<R> {
     if COUNT.load(Ordering::Acquire) == 0 {
         return None;
     }
     let live = LIVE.read().unwrap_or_else(PoisonError::into_inner);
     let (start, allocation) = live.range(..=address.0).next_back()?;
     let offset = address.0 - start;
-    (bytes <= allocation.bytes.checked_sub(offset)?).then(|| AllocationFacts {
-        id: allocation.id,
-        descriptor: allocation.file.as_raw_fd(),
-        offset,
+    (bytes <= allocation.bytes.checked_sub(offset)?).then(|| {
+        let (id, descriptor) = (allocation.id, allocation.file.as_raw_fd());
+        answer(allocation, AllocationFacts { id, descriptor, offset })
     })
 }
 
-/// A peer's allocation, seen from here, for reading only.
+/// A peer's allocation, seen from here.
 #[derive(Debug)]
 pub struct Seen {
     id: u64,
@@ -119,16 +137,26 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Maps allocation `id` of process `pid`, open there as `descriptor`. `None` if that cannot be done or is
-    /// not that allocation; the bytes then have to come another way.
+    /// Maps allocation `id` of process `pid`, open there as `descriptor`, for reading only. `None` if that
+    /// cannot be done or is not that allocation; the bytes then have to come another way.
     #[must_use]
     pub fn map(pid: i32, descriptor: i32, id: u64) -> Option<Seen> {
-        let file = memfd::open_of(pid, descriptor, false).ok()?;
+        Seen::map_as(pid, descriptor, id, false)
+    }
+
+    /// As [`Self::map`], for writing too.
+    #[must_use]
+    pub fn map_writable(pid: i32, descriptor: i32, id: u64) -> Option<Seen> {
+        Seen::map_as(pid, descriptor, id, true)
+    }
+
+    fn map_as(pid: i32, descriptor: i32, id: u64, writable: bool) -> Option<Seen> {
+        let file = memfd::open_of(pid, descriptor, writable).ok()?;
         let total = usize::try_from(memfd::sealed_bytes(file.as_fd()).ok()?).ok()?;
         if total <= PAGE_BYTES || total % PAGE_BYTES != 0 {
             return None;
         }
-        let mapping = Mapping::shared(file.as_fd(), 0, total, false).ok()?;
+        let mapping = Mapping::shared(file.as_fd(), 0, total, writable).ok()?;
         let seen = Seen { id, bytes: total - PAGE_BYTES, mapping };
         seen.is_alive().then_some(seen)
     }

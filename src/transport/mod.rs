@@ -58,6 +58,8 @@ pub enum Peer {
     Closed,
     /// It aborted the communicator.
     Aborted,
+    /// It stopped what ran on the communicator, of which children can still be born.
+    Revoked,
     /// Its process is gone.
     Dead,
 }
@@ -157,7 +159,51 @@ pub trait Transport {
     /// come by now.
     fn standing(&mut self, peer: u32) -> Option<Standing>;
 
-    /// Ends this rank's part, as its peers see it ([`Peer::Closed`] or [`Peer::Aborted`]), and gives back what
+    /// Writes the next bytes of a put into a window of `peer`, from `offset` of the window on. Returns how many
+    /// were written, at least one of `bytes` (not 0).
+    ///
+    /// # Safety
+    /// `source` is readable for `bytes` during the call.
+    ///
+    /// # Errors
+    /// The peer has closed the window, or left.
+    unsafe fn put(
+        &mut self,
+        _peer: u32,
+        _reach: &shm::Reach,
+        _offset: usize,
+        _source: Address,
+        _bytes: usize,
+    ) -> Result<usize, Error> {
+        Err(no_windows())
+    }
+
+    /// Gives `peer` a signal, behind all that was put there before.
+    ///
+    /// # Errors
+    /// What the path reported.
+    fn signal(&mut self, _peer: u32, _index: u32) -> Result<(), Error> {
+        Err(no_windows())
+    }
+
+    /// How many signals have come from `peer`, ever.
+    ///
+    /// # Errors
+    /// What the path reported.
+    fn signals(&mut self, _peer: u32, _index: u32) -> Result<u64, Error> {
+        Err(no_windows())
+    }
+
+    /// Ends this rank's part, as its peers see it ([`Peer::Closed`], [`Peer::Aborted`] or [`Peer::Revoked`]), and gives back what
     /// is shared with them. Nothing may be used afterwards.
     fn leave(&mut self, how: Peer);
+}
+
+#[cold]
+fn no_windows() -> Error {
+    Error::usage(
+        "the call",
+        "peers on this transport reach no windows",
+        "use ncclSend and ncclRecv between these ranks",
+    )
 }

@@ -4,6 +4,10 @@
 //! is taken. Every rank finds the same row, for a row looks only at what all ranks know.
 #![forbid(unsafe_code)]
 
+pub mod estimate;
+pub mod selection;
+pub mod wanted;
+
 use crate::op::Kind;
 use crate::schedule::{Algorithm, Call};
 
@@ -94,12 +98,18 @@ pub const DEFAULT_TABLE: &[Row] = &[
     row(Kind::Scatter, MANY, ANY, Algorithm::Exchange),
 ];
 
-/// The algorithm for `call`: the one named `wanted` if there is one of that name with a form for the
-/// operation, else what the table says.
+/// The algorithm for `call`: what the table says, or what `wanted` (see [`wanted`](mod@wanted)) leaves.
 #[must_use]
 pub fn choose(call: &Call, facts: &Facts, wanted: &str) -> Algorithm {
-    let wanted = Algorithm::named(wanted).filter(|algorithm| algorithm.serves(call.kind));
-    wanted.unwrap_or_else(|| look_up(DEFAULT_TABLE, call, facts))
+    let usual = look_up(DEFAULT_TABLE, call, facts);
+    wanted::choose(wanted, call.kind, usual).unwrap_or(usual)
+}
+
+/// The algorithm for `call` among those that are `allowed`: the table's, else the first. `None` if none is.
+#[must_use]
+pub fn choose_among(call: &Call, facts: &Facts, allowed: &[Algorithm]) -> Option<Algorithm> {
+    let usual = look_up(DEFAULT_TABLE, call, facts);
+    if allowed.contains(&usual) { Some(usual) } else { allowed.first().copied() }
 }
 
 /// The first row of `table` that fits, else one hop, which every operation has.

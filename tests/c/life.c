@@ -92,7 +92,7 @@ static void groups(ncclComm_t comm) {
 
   CHECK(ncclGroupStart() == ncclSuccess);
   CHECK(ncclAllReduce(from, into, 2, ncclFloat, ncclSum, comm, NULL) == ncclSuccess);
-  CHECK(ncclGroupSimulateEnd(NULL) == ncclInvalidUsage && into[1] == 0);
+  CHECK(ncclGroupSimulateEnd(NULL) == ncclInvalidArgument && into[1] == 0);
   CHECK(ncclGroupEnd() == ncclInvalidUsage);
 
   CHECK(ncclAllReduce(from, into, 2, ncclFloat, ncclSum, comm, NULL) == ncclSuccess && into[1] == 2);

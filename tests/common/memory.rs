@@ -1,6 +1,7 @@
 //! The buffers of a call: guards on both sides, contents before, and what they must be after.
 
-use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar, Shape};
+use shoal::op::{Address, DataType, Kind, Manner, Op, Reduction, Scalar, Shape, Wish};
+use shoal::schedule::Algorithm;
 
 use super::dice::{Dice, mix};
 use super::oracle::{self, Oracle};
@@ -111,6 +112,13 @@ pub struct Placement {
     op: Op,
 }
 
+/// Some calls want an algorithm of their own, the same on every rank.
+fn wish(collective: &Collective) -> Wish {
+    let place = Dice::new(mix(collective.seed, 4242)).below(3 * Algorithm::ALL.len());
+    let algorithm = Algorithm::ALL.get(place).filter(|algorithm| algorithm.serves(collective.kind));
+    algorithm.map_or(Wish::NONE, |algorithm| algorithm.wish())
+}
+
 impl Placement {
     /// Memory for `call` of `world`, filled.
     pub fn new(program: &Program, oracle: &Oracle, call: Call, world: u32, pool: Pool) -> Placement {
@@ -132,7 +140,7 @@ impl Placement {
                     kind,
                     data_type: detail.data_type,
                     reduction: Reduction::Sum,
-                    in_place: false,
+                    manner: Manner::PLAIN,
                 },
                 source: Address::NULL,
                 target: Address::NULL,
@@ -142,6 +150,7 @@ impl Placement {
         placement.lay_out(program, oracle, action, pool);
         if let Action::Collective(collective) = action {
             placement.op.shape.reduction = collective.reduction;
+            placement.op.shape = placement.op.shape.wishing(wish(collective));
             if collective.reduction == Reduction::PreMulSum {
                 placement.add_scalar(collective, detail.scalar_is_pointer);
             }

@@ -8,7 +8,7 @@ use shoal::device::host::Host;
 use shoal::engine::stream::{Launch, Stream};
 use shoal::engine::{Engine, Facts, Poll};
 use shoal::error::Error;
-use shoal::op::{Address, Kind, Op};
+use shoal::op::{Address, Kind, Manner, Op, Shape};
 use shoal::transport::Peer;
 use shoal::transport::sim::{Network, SimTransport, Weather};
 
@@ -380,7 +380,7 @@ impl<'a> World<'a> {
             *address = Address(memory.as_mut_ptr().expose_provenance());
             self.spare.push(memory);
         }
-        op.shape.in_place = false;
+        op.shape = Shape { manner: Manner::PLAIN, ..op.shape }.wishing(op.shape.manner.wish());
         op
     }
 

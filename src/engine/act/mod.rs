@@ -16,6 +16,7 @@ use crate::device::{Device, Multiplier};
 use crate::error::{Error, Result};
 use crate::op::{Address, Op, Reduction, Scalar};
 use crate::schedule::{Action, Range};
+use crate::transport::shm::Reach;
 use crate::transport::{Bulk, Front, Head, Transport, Whole};
 
 /// What became of a step.
@@ -217,6 +218,19 @@ impl<T: Transport, D: Device> Hands<T, D> {
                 Ok(Outcome::Done)
             }
         }
+    }
+
+    /// Writes the next bytes of a put; how many.
+    pub(super) fn put(
+        &mut self,
+        peer: u32,
+        reach: &Reach,
+        offset: usize,
+        source: Address,
+        bytes: usize,
+    ) -> Result<usize> {
+        // SAFETY: the source as at the top of the file: who made the call promised its bytes until it is done.
+        unsafe { self.transport.put(peer, reach, offset, source, bytes) }
     }
 
     fn work_locally(&mut self, action: Action, c: &Collective, bound: &Bound) {

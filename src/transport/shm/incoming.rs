@@ -446,6 +446,27 @@ impl Incoming {
         }
     }
 
+    /// Returns all credit, and what else can be had again.
+    pub(super) fn rest(&mut self) {
+        if self.packet.is_none() {
+            self.seen.clear();
+            self.scratch = Vec::new();
+            if let Some(ring) = &self.ring {
+                self.consumer.give_credit(ring);
+            }
+        }
+    }
+
+    /// Gives back the data of the ring if it is empty. Both sides rest.
+    pub(super) fn give_back(&self) {
+        if let Some(ring) = &self.ring
+            && self.packet.is_none()
+            && self.consumer.look(ring) == Ok(None)
+        {
+            ring.give_back();
+        }
+    }
+
     /// Unmaps allocations that the peer has freed, unless a packet is being read from one.
     pub(super) fn forget_freed(&mut self) {
         let reading = matches!(self.packet, Some(Packet { body: Body::Mapped { .. }, .. }));
@@ -485,7 +506,7 @@ fn next_piece(ring: &Ring, consumer: &Consumer, left: usize) -> std::result::Res
 }
 
 /// The peer's process by its number here, from the kernel.
-fn process_of(here: &Here, peer: u32) -> Option<i32> {
+pub(super) fn process_of(here: &Here, peer: u32) -> Option<i32> {
     if here.is_local(peer) {
         return i32::try_from(std::process::id()).ok();
     }

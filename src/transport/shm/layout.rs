@@ -1,8 +1,9 @@
 //! What lies where in a segment.
 //!
 //! ```text
-//! header | control area of rank 0, 1, ... | ring 0->0, 0->1, ..., 1->0, ...
+//! header | control area of rank 0, 1, ... | ring 0->0, 0->1, ..., 1->0, ... | inbox of rank 0, 1, ...
 //! ring:    credit line, spare line | slots | data
+//! inbox:   windows | gate of rank 0, 1, ... | signals of rank 0, 1, ...     (see [`super::inbox`])
 //! ```
 //! Both sides compute every place from the rank count and the ring size, and refuse a segment whose header
 //! does not agree. Rings start on pages, so that each is mapped by itself, by the two ranks that use it.
@@ -10,6 +11,7 @@
 use std::mem::{align_of, offset_of, size_of};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
+use super::inbox;
 use super::ring::{LINE_BYTES, Shape};
 use super::standing::Place;
 use crate::error::{Error, Result};
@@ -20,7 +22,7 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"shoalshm");
 /// Where the first page says what failed; see [`super::failure`].
 pub(super) const FAILURE_OFFSET: usize = 256;
 /// Changes with every change of the layout.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 /// The most ranks of one segment.
 const RANKS_LIMIT: u32 = 1 << 12;
 
@@ -49,7 +51,8 @@ pub(super) struct Control {
     pub(super) proof_address: AtomicU64,
     /// Where it stands in a long wait.
     pub(super) standing: Place,
-    spare: u64,
+    /// Whether the rank rests; see [`super::rest`].
+    pub(super) rest: AtomicU64,
     /// 1 while the rank sleeps; read by peers after each packet, so alone in its line.
     pub(super) sleeping: AtomicU32,
     spare_sleeping: [u32; 15],
@@ -73,6 +76,8 @@ pub(super) mod state {
     pub(in super::super) const CLOSED: u32 = 2;
     /// It aborted.
     pub(in super::super) const ABORTED: u32 = 3;
+    /// It revoked the communicator.
+    pub(in super::super) const REVOKED: u32 = 4;
 }
 
 /// Where everything lies in a segment.
@@ -84,6 +89,8 @@ pub(super) struct Layout {
     pub(super) ring_stride_bytes: usize,
     /// Header and control areas, whole pages.
     pub(super) front_bytes: usize,
+    /// How much one inbox takes, whole pages.
+    pub(super) inbox_bytes: usize,
     pub(super) total_bytes: u64,
 }
 
@@ -101,8 +108,10 @@ impl Layout {
         let ring_stride_bytes = pages(DATA_AFTER_SLOTS + slots * LINE_BYTES + ring_bytes);
         let front_bytes = PAGE_BYTES + pages(ranks as usize * size_of::<Control>());
         let rings = u64::from(ranks) * u64::from(ranks);
-        let total_bytes = rings * ring_stride_bytes as u64 + front_bytes as u64;
-        Ok(Layout { ranks, shape, ring_stride_bytes, front_bytes, total_bytes })
+        let inbox_bytes = pages(inbox::bytes(ranks));
+        let inboxes_bytes = u64::from(ranks) * inbox_bytes as u64;
+        let total_bytes = rings * ring_stride_bytes as u64 + front_bytes as u64 + inboxes_bytes;
+        Ok(Layout { ranks, shape, ring_stride_bytes, front_bytes, inbox_bytes, total_bytes })
     }
 
     /// Where a rank's control area starts.
@@ -116,6 +125,12 @@ impl Layout {
         assert!(source < self.ranks && target < self.ranks);
         let index = u64::from(source) * u64::from(self.ranks) + u64::from(target);
         self.front_bytes as u64 + index * self.ring_stride_bytes as u64
+    }
+
+    /// Where the inbox of a rank starts.
+    pub(super) fn inbox_offset(&self, rank: u32) -> u64 {
+        assert!(rank < self.ranks);
+        self.total_bytes - u64::from(self.ranks - rank) * self.inbox_bytes as u64
     }
 
     /// The header that belongs to this layout.
@@ -149,6 +164,10 @@ mod tests {
                     assert_eq!(layout.ring_offset(source, target), end);
                     end += layout.ring_stride_bytes as u64;
                 }
+            }
+            for rank in 0..ranks {
+                assert_eq!(layout.inbox_offset(rank), end);
+                end += layout.inbox_bytes as u64;
             }
             assert_eq!(end, layout.total_bytes);
         }

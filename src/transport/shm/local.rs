@@ -45,13 +45,15 @@ struct Offer {
 pub(super) struct LocalRank {
     place: (u128, u32),
     offers: Box<[Offer]>,
+    /// Where its open windows lie, by their stamps.
+    windows: Mutex<HashMap<u64, usize>>,
 }
 
 impl LocalRank {
     /// Makes `rank` of `segment` known in the process.
     pub(super) fn enter(segment: u128, rank: u32, ranks: u32) -> Arc<LocalRank> {
         let offers = (0..ranks).map(|_| Offer::default()).collect();
-        let local = Arc::new(LocalRank { place: (segment, rank), offers });
+        let local = Arc::new(LocalRank { place: (segment, rank), offers, windows: Mutex::default() });
         with_ranks(|ranks| ranks.insert(local.place, Arc::downgrade(&local)));
         local
     }
@@ -59,6 +61,21 @@ impl LocalRank {
     /// The rank, if it is one of this process.
     pub(super) fn find(segment: u128, rank: u32) -> Option<Arc<LocalRank>> {
         with_ranks(|ranks| ranks.get(&(segment, rank))?.upgrade())
+    }
+
+    /// Says where a window of the rank lies.
+    pub(super) fn add_window(&self, stamp: u64, address: usize) {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner).insert(stamp, address);
+    }
+
+    /// Forgets a window.
+    pub(super) fn remove_window(&self, stamp: u64) {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner).remove(&stamp);
+    }
+
+    /// Where an open window of the rank lies.
+    pub(super) fn window(&self, stamp: u64) -> Option<usize> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner).get(&stamp).copied()
     }
 
     /// Offers bulk packet `number` to `peer`.

@@ -36,26 +36,34 @@ mod bulk;
 mod doorbell;
 mod failure;
 mod host;
+mod inbox;
 mod incoming;
 mod layout;
 mod local;
 #[cfg(all(test, loom))]
 mod model;
 mod outgoing;
+mod rest;
 mod ring;
 mod segment;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use doorbell::{Doorbell, sleep_unless};
 pub use host::{Host, Invitation};
+pub use inbox::{CONTEXTS, SIGNALS};
+pub use rest::Taken;
 pub use segment::Segment;
+pub use window::{Facts, Opened, Reach};
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use inbox::Inbox;
 use incoming::{Attach, Incoming};
 use layout::state;
 use local::LocalRank;
@@ -151,6 +159,10 @@ struct Edge {
 pub struct ShmTransport {
     here: Here,
     edges: Box<[Edge]>,
+    /// Those that were used.
+    inboxes: HashMap<u32, Arc<Inbox>>,
+    /// The stamps and places of this rank's open windows.
+    own_windows: HashMap<u64, u32>,
     generation: u32,
     has_left: bool,
 }
@@ -191,7 +203,15 @@ impl ShmTransport {
             .map(|_| Edge { outgoing: Outgoing::new(shape), incoming: Incoming::new(shape), fault: None })
             .collect();
         let here = Here { segment, rank, settings, local };
-        Ok(ShmTransport { here, edges, generation: fork::generation(), has_left: false })
+        let (inboxes, own_windows) = (HashMap::new(), HashMap::new());
+        Ok(ShmTransport {
+            here,
+            edges,
+            inboxes,
+            own_windows,
+            generation: fork::generation(),
+            has_left: false,
+        })
     }
 
     /// The segment.
@@ -344,6 +364,7 @@ impl Transport for ShmTransport {
         let told = || match self.here.segment.control(peer).state.load(Ordering::Acquire) {
             state::AWAITED | state::ALIVE => Peer::Alive,
             state::CLOSED => Peer::Closed,
+            state::REVOKED => Peer::Revoked,
             _ => Peer::Aborted,
         };
         let here = &self.here;
@@ -378,8 +399,32 @@ impl Transport for ShmTransport {
         self.here.segment.control(peer).standing.read()
     }
 
+    unsafe fn put(
+        &mut self,
+        peer: u32,
+        reach: &Reach,
+        offset: usize,
+        source: Address,
+        bytes: usize,
+    ) -> Result<usize> {
+        // SAFETY: the caller's promise.
+        unsafe { self.put_slice(peer, reach, offset, source, bytes) }
+    }
+
+    fn signal(&mut self, peer: u32, index: u32) -> Result<()> {
+        self.give_signal(peer, index)
+    }
+
+    fn signals(&mut self, peer: u32, index: u32) -> Result<u64> {
+        self.count_signals(peer, index)
+    }
+
     fn leave(&mut self, how: Peer) {
-        self.go(if how == Peer::Aborted { state::ABORTED } else { state::CLOSED });
+        self.go(match how {
+            Peer::Aborted => state::ABORTED,
+            Peer::Revoked => state::REVOKED,
+            _ => state::CLOSED,
+        });
     }
 }
 
@@ -390,6 +435,7 @@ impl ShmTransport {
         if self.has_left || self.generation != fork::generation() {
             return;
         }
+        self.close_windows();
         self.has_left = true;
         for edge in &mut self.edges {
             edge.incoming.let_go(&self.here);
@@ -404,6 +450,7 @@ impl ShmTransport {
         std::sync::atomic::fence(Ordering::SeqCst);
         doorbell::wake_all(&here.segment);
         self.edges = Box::default();
+        self.inboxes = HashMap::new();
         // Without memory for a husk all is kept until the rank itself is dropped.
         if let Ok(husk) = here.segment.husk() {
             self.here.segment = husk;

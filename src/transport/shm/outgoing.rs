@@ -63,6 +63,17 @@ impl Outgoing {
         Ok(())
     }
 
+    /// Gives back the data of the ring if it is empty. Both sides rest.
+    pub(super) fn give_back(&mut self) {
+        if let Some(ring) = &self.ring
+            && self.sending.is_none()
+            && self.producer.is_drained(ring) == Ok(true)
+        {
+            self.reserved = None;
+            ring.give_back();
+        }
+    }
+
     #[inline]
     pub(super) fn reserve(&mut self, here: &Here, peer: u32, bytes: usize) -> Result<Option<*mut u8>> {
         self.reserved = None;

@@ -201,6 +201,12 @@ impl Producer {
         Ok(Some(start))
     }
 
+    /// Whether the consumer has returned all that was sent.
+    pub(super) fn is_drained(&mut self, memory: &impl RingMemory) -> Result<bool, Broken> {
+        self.refresh(memory)?;
+        Ok(self.slots_read == self.slot_head && self.data_read == self.data_head)
+    }
+
     #[cold]
     fn refresh(&mut self, memory: &impl RingMemory) -> Result<(), Broken> {
         let slots_read = memory.credit(Credit::Slots);
@@ -291,12 +297,17 @@ impl Consumer {
         let lagging = (self.slot_tail - self.slots_given) * 4 >= self.shape.slots
             || (self.data_tail - self.data_given) * 4 >= self.shape.data_bytes;
         if lagging {
-            memory.set_credit(Credit::Slots, self.slot_tail);
-            memory.set_credit(Credit::Data, self.data_tail);
-            self.slots_given = self.slot_tail;
-            self.data_given = self.data_tail;
+            self.give_credit(memory);
         }
         lagging
+    }
+
+    /// Returns all that was read.
+    pub(super) fn give_credit(&mut self, memory: &impl RingMemory) {
+        memory.set_credit(Credit::Slots, self.slot_tail);
+        memory.set_credit(Credit::Data, self.data_tail);
+        self.slots_given = self.slot_tail;
+        self.data_given = self.data_tail;
     }
 }
 

@@ -6,14 +6,17 @@
 //! descriptor of a segment is ever closed before the last rank of the process has left.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::failure::Failure;
+use super::inbox::Inbox;
 use super::layout::{Control, DATA_AFTER_SLOTS, FAILURE_OFFSET, Header, Layout};
+use super::rest::Taken;
 use super::ring::{Credit, LINE_BYTES, OBSERVE, PUBLISH, RingMemory, SLOT_HEAD_WORDS, SLOT_WORDS, Shape};
 use crate::error::{Error, Result};
-use crate::system::map::{Mapping, PAGE_BYTES};
+use crate::system::map::{Mapping, PAGE_BYTES, pages};
 use crate::system::{fork, memfd, random};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,6 +35,7 @@ pub struct Segment {
     layout: Layout,
     front: Mapping,
     rings: Mutex<HashMap<(u32, u32), Weak<Mapping>>>,
+    inboxes: Mutex<HashMap<u32, Weak<Mapping>>>,
     registered: bool,
     generation: u32,
     /// `None` only while it is dropped, and of a husk.
@@ -58,6 +62,7 @@ impl Segment {
             layout,
             front,
             rings: Mutex::default(),
+            inboxes: Mutex::default(),
             registered: true,
             generation: fork::generation(),
             file: Some(file),
@@ -121,9 +126,9 @@ impl Segment {
                 )
             })?;
         let front = Mapping::shared(file.as_fd(), 0, layout.front_bytes, true)?;
-        let (rings, spare) = (Mutex::default(), Mutex::default());
+        let (rings, inboxes, spare) = (Mutex::default(), Mutex::default(), Mutex::default());
         let generation = fork::generation();
-        Ok(Segment { id, layout, front, rings, registered, generation, file: Some(file), spare })
+        Ok(Segment { id, layout, front, rings, inboxes, registered, generation, file: Some(file), spare })
     }
 
     /// The same memory mapped once more, as another process would see it.
@@ -141,6 +146,7 @@ impl Segment {
             layout: self.layout,
             front: Mapping::private(self.layout.front_bytes)?,
             rings: Mutex::default(),
+            inboxes: Mutex::default(),
             registered: false,
             generation: self.generation,
             file: None,
@@ -163,9 +169,19 @@ impl Segment {
     /// How much of it this process has mapped.
     #[must_use]
     pub fn mapped_bytes(&self) -> usize {
-        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = rings.values().filter(|ring| ring.strong_count() > 0).count();
-        self.front.bytes() + live * self.layout.ring_stride_bytes
+        let parts = [live(&self.rings), live(&self.inboxes)].concat();
+        self.front.bytes() + parts.iter().map(|mapping| mapping.bytes()).sum::<usize>()
+    }
+
+    /// How much memory takes what this process has mapped of it.
+    pub(super) fn taken(&self) -> Taken {
+        let sum = |known: Vec<Arc<Mapping>>, from: usize| -> u64 {
+            known.iter().map(|mapping| mapping.resident_bytes(from)).sum()
+        };
+        let rings = live(&self.rings);
+        let spare_bytes = sum(rings.clone(), pages(data_start(self.layout.shape)));
+        let all = sum(rings, 0) + sum(live(&self.inboxes), 0) + self.front.resident_bytes(0);
+        Taken { lasting_bytes: all - spare_bytes.min(all), spare_bytes }
     }
 
     pub(super) const fn shape(&self) -> Shape {
@@ -194,21 +210,34 @@ impl Segment {
         unsafe { &*self.front.start().add(FAILURE_OFFSET).cast::<Failure>() }
     }
 
+    /// What lies at `offset` of the file, mapped once for all who ask at the same time.
+    fn share<K: Eq + Hash>(
+        &self,
+        known: &Mutex<HashMap<K, Weak<Mapping>>>,
+        key: K,
+        offset: u64,
+        bytes: usize,
+    ) -> Result<Arc<Mapping>> {
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mapping) = known.get(&key).and_then(Weak::upgrade) {
+            return Ok(mapping);
+        }
+        let mapping = Arc::new(Mapping::shared(self.file(), offset, bytes, true)?);
+        known.insert(key, Arc::downgrade(&mapping));
+        Ok(mapping)
+    }
+
+    /// The inbox of `rank`, mapped at the first request.
+    pub(super) fn inbox(&self, rank: u32) -> Result<Inbox> {
+        let (offset, bytes) = (self.layout.inbox_offset(rank), self.layout.inbox_bytes);
+        Ok(Inbox::new(self.share(&self.inboxes, rank, offset, bytes)?, self.layout.ranks))
+    }
+
     /// The ring from `source` to `target`, mapped at the first request.
     pub(super) fn ring(&self, source: u32, target: u32) -> Result<Ring> {
-        let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = rings.get(&(source, target)).and_then(Weak::upgrade);
-        let mapping = match known {
-            Some(mapping) => mapping,
-            None => {
-                let offset = self.layout.ring_offset(source, target);
-                let bytes = self.layout.ring_stride_bytes;
-                let mapping = Arc::new(Mapping::shared(self.file(), offset, bytes, true)?);
-                rings.insert((source, target), Arc::downgrade(&mapping));
-                mapping
-            }
-        };
-        Ok(Ring { start: mapping.start(), shape: self.layout.shape, _mapping: mapping })
+        let (offset, bytes) = (self.layout.ring_offset(source, target), self.layout.ring_stride_bytes);
+        let mapping = self.share(&self.rings, (source, target), offset, bytes)?;
+        Ok(Ring { start: mapping.start(), shape: self.layout.shape, mapping })
     }
 }
 
@@ -225,12 +254,22 @@ impl Drop for Segment {
     }
 }
 
+/// The parts that somebody holds on to.
+fn live<K>(known: &Mutex<HashMap<K, Weak<Mapping>>>) -> Vec<Arc<Mapping>> {
+    known.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(Weak::upgrade).collect()
+}
+
+/// Where the data of a ring starts.
+const fn data_start(shape: Shape) -> usize {
+    DATA_AFTER_SLOTS + shape.slots as usize * LINE_BYTES
+}
+
 /// A mapped ring.
 #[derive(Debug)]
 pub(super) struct Ring {
     start: *mut u8,
     shape: Shape,
-    _mapping: Arc<Mapping>,
+    mapping: Arc<Mapping>,
 }
 
 // SAFETY: the pointer leads into the mapping that the object holds on to, which belongs to no thread.
@@ -239,7 +278,7 @@ unsafe impl Send for Ring {}
 impl Ring {
     #[inline]
     fn atomic(&self, offset: usize) -> &AtomicU64 {
-        debug_assert!(offset + 8 <= DATA_AFTER_SLOTS + self.shape.slots as usize * LINE_BYTES);
+        debug_assert!(offset + 8 <= data_start(self.shape));
         // SAFETY: all callers pass offsets of words of the credit line or of a slot, which lie in the mapping
         // and are multiples of 8 from a page aligned start. They are accessed as atomics only while shared.
         unsafe { &*self.start.add(offset).cast::<AtomicU64>() }
@@ -251,6 +290,11 @@ impl Ring {
         self.atomic(DATA_AFTER_SLOTS + slot * LINE_BYTES + (index % SLOT_WORDS) * 8)
     }
 
+    /// Gives the memory of the data back; what lies there is lost.
+    pub(super) fn give_back(&self) {
+        self.mapping.give_back(data_start(self.shape));
+    }
+
     /// What lies in a slot itself: `INLINE_BYTES` of it.
     #[inline]
     pub(super) fn inline(&self, slot: usize) -> *mut u8 {
@@ -260,8 +304,7 @@ impl Ring {
     /// The data at a position. What [`super::ring::place`] gave for up to `Shape::longest` bytes lies inside.
     #[inline]
     pub(super) fn data(&self, position: u64) -> *mut u8 {
-        let data = DATA_AFTER_SLOTS + self.shape.slots as usize * LINE_BYTES;
-        self.start.wrapping_add(data + self.shape.offset(position))
+        self.start.wrapping_add(data_start(self.shape) + self.shape.offset(position))
     }
 }
 

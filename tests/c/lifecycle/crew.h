@@ -6,7 +6,9 @@
 #define _GNU_SOURCE
 #endif
 
+#include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -177,7 +179,7 @@ typedef struct {
   void (*run)(void);
 } Case;
 
-static int crew_main(int count, char** arguments, const Case* cases) {
+static inline int crew_main(int count, char** arguments, const Case* cases) {
   alarm(CREW_SECONDS);
   for (const Case* one = cases; one->name != NULL; one++) {
     if (count > 1 && strcmp(one->name, arguments[1]) == 0) {

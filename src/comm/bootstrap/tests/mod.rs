@@ -1,5 +1,8 @@
 //! The exchange as a whole: simulated with virtual time, and over real sockets.
 
+mod hostile;
+mod hosts;
+mod kin;
 mod processes;
 mod simulation;
 mod sockets;
@@ -29,6 +32,12 @@ impl Random {
     }
 }
 
+/// How many of something a test does: `usual`, or `full` where the whole campaign is asked for.
+pub(crate) fn campaign(usual: usize, full: usize) -> usize {
+    let asked = crate::config::told_by_launcher("SHOAL_TEST_CAMPAIGN");
+    if asked.is_some_and(|text| text == "full") { full } else { usual }
+}
+
 pub(crate) fn sample_card(rank: u32, ranks: u32) -> Card {
     Card {
         rank,
@@ -45,6 +54,7 @@ pub(crate) fn sample_card(rank: u32, ranks: u32) -> Card {
         processors: "0-7".into(),
         device: DeviceKind::Host,
         token: [rank as u8; 16],
+        listeners: vec!["10.0.0.1:1".parse().unwrap(), "[fe80::1%3]:2".parse().unwrap()],
         payload: rank.to_le_bytes().to_vec(),
     }
 }

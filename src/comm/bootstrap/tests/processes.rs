@@ -22,10 +22,10 @@ fn join(id: &UniqueId, rank: u32, ranks: u32) -> Result<Session> {
 }
 
 /// A forked child that does `body` and ends with whether it held.
-struct Child(libc::pid_t);
+pub(super) struct Child(libc::pid_t);
 
 impl Child {
-    fn fork(body: impl FnOnce() -> bool) -> Child {
+    pub(super) fn fork(body: impl FnOnce() -> bool) -> Child {
         // SAFETY: the child uses the allocator, which is consistent after a fork, and no lock that another
         // thread of the parent could hold for ever; it ends by _exit without running the parent's handlers.
         match unsafe { libc::fork() } {
@@ -47,7 +47,7 @@ impl Child {
     }
 
     /// How it ended; a child that does not end is killed.
-    fn wait(self) -> i32 {
+    pub(super) fn wait(self) -> i32 {
         let deadline = Instant::now() + 2 * BOUND;
         let mut status = 0;
         loop {
@@ -147,4 +147,25 @@ fn executed_children_are_ranks() {
     let met = join(&id, 0, 2).map(|mut session| step(&mut session));
     assert!(child.wait().unwrap().success());
     assert_eq!(met, Ok(true));
+}
+
+#[test]
+fn many_processes_meet_soon() {
+    const RANKS: u32 = 64;
+    let id = unique_id(&config()).unwrap();
+    let began = Instant::now();
+    let children: Vec<Child> = (1..RANKS)
+        .map(|rank| {
+            Child::fork(move || {
+                join(&id, rank, RANKS)
+                    .is_ok_and(|mut session| step(&mut session) && session.barrier().is_ok())
+            })
+        })
+        .collect();
+    let mut session = join(&id, 0, RANKS).unwrap();
+    assert!(step(&mut session));
+    println!("{RANKS} processes: {:?}", began.elapsed());
+    session.barrier().unwrap();
+    drop(session);
+    assert!(children.into_iter().all(|child| child.wait() == 0));
 }

@@ -12,7 +12,7 @@ use crate::comm::UniqueId;
 use crate::comm::bootstrap::id::Invitation;
 use crate::comm::bootstrap::message::Message;
 use crate::comm::bootstrap::proof::{Handshake, Side};
-use crate::comm::bootstrap::{Join, Session, server, unique_id, warning};
+use crate::comm::bootstrap::{Join, Session, porch, unique_id, warning};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::topology::{DeviceKind, Topology};
@@ -79,12 +79,39 @@ fn ranks_meet_on_threads() {
         let config = patient();
         let id = unique_id(&config).unwrap();
         let communicator = Invitation::parse("test", &id).unwrap().communicator;
-        assert!(server::is_serving(communicator));
+        assert!(porch::is_serving(communicator));
         let began = Instant::now();
         meet(&config, &id, ranks);
         println!("{ranks} ranks: {:?}", began.elapsed());
-        wait_until("the root ends", || !server::is_serving(communicator));
+        wait_until("the root ends", || !porch::is_serving(communicator));
         assert_eq!(warning(&id), None);
+    }
+}
+
+#[test]
+fn ranks_meet_by_several_ids() {
+    let config = patient();
+    for (ranks, id_count) in [(1, 2), (5, 2), (24, 4), (2, 3)] {
+        let ids: Vec<UniqueId> = (0..id_count).map(|_| unique_id(&config).unwrap()).collect();
+        let all: Vec<u32> = (0..ranks).collect();
+        threads(&all, |rank| {
+            let payload = rank.to_le_bytes();
+            let request = Join { rank, ranks, payload: &payload, ..Join::default() };
+            let mut session = Session::join_by_several(&config, &ids, &request, Arc::default()).unwrap();
+            assert!(session.cards.iter().zip(0_u32..).all(|(card, rank)| card.payload == rank.to_le_bytes()));
+            let parts = session.all_gather(&payload).unwrap();
+            assert!(parts.iter().zip(0_u32..).all(|(part, rank)| *part == rank.to_le_bytes()));
+        });
+        for id in &ids {
+            let communicator = Invitation::parse("test", id).unwrap().communicator;
+            wait_until("the roots end", || !porch::is_serving(communicator));
+        }
+    }
+    let id = unique_id(&config).unwrap();
+    let request = Join { rank: 0, ranks: 2, ..Join::default() };
+    for ids in [&[][..], &[id, id]] {
+        let refused = Session::join_by_several(&config, ids, &request, Arc::default()).map(drop);
+        assert!(matches!(refused, Err(Error::Argument { .. })));
     }
 }
 
@@ -194,7 +221,7 @@ fn disturb(address: SocketAddr, secret_is_wrong: &Invitation) -> Vec<TcpStream> 
         stream
     };
     let communicator = secret_is_wrong.communicator;
-    let hello = Message::Hello { communicator, nonce: [1; 32] }.encode();
+    let hello = Message::Hello { communicator, early: false, nonce: [1; 32] }.encode();
     let mut streams =
         vec![open(b""), open(&hello[..9]), open(&random.bytes::<500>()), open(b"GET / HTTP/1.1\r\n\r\n")];
     let mut liar = open(&hello);
@@ -215,7 +242,7 @@ fn strangers_disturb_nobody() {
     let (invitation, address) = root_address(&id);
     let strangers = disturb(address, &invitation);
     meet(&config, &id, 5);
-    wait_until("the root ends", || !server::is_serving(invitation.communicator));
+    wait_until("the root ends", || !porch::is_serving(invitation.communicator));
     drop(strangers);
 }
 
@@ -227,8 +254,8 @@ fn other_protocols_are_told_which_versions_met() {
     stream.write_all(&Message::ForeignHello { protocol: 99 }.encode()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    let Ok(Message::Refused { text }) = Message::decode(&answer[4..]) else { panic!("{answer:?}") };
-    assert!(text.contains("protocol 1,") && text.contains("protocol 99"), "{text}");
+    let Ok(Message::Refused { text, .. }) = Message::decode(&answer[4..]) else { panic!("{answer:?}") };
+    assert!(text.contains("protocol 2,") && text.contains("protocol 99"), "{text}");
 }
 
 #[test]
@@ -241,7 +268,7 @@ fn a_member_with_another_version_fails_all_with_both_shown() {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let communicator = invitation.communicator;
-        stream.write_all(&Message::Hello { communicator, nonce: [1; 32] }.encode()).unwrap();
+        stream.write_all(&Message::Hello { communicator, early: false, nonce: [1; 32] }.encode()).unwrap();
         let mut challenge = [0; 4 + 1 + 64];
         stream.read_exact(&mut challenge).unwrap();
         let root_nonce = challenge[5..37].try_into().unwrap();
@@ -249,7 +276,7 @@ fn a_member_with_another_version_fails_all_with_both_shown() {
         let proof = handshake.proof(&invitation.secret, Side::Member);
         stream.write_all(&Message::Proof { proof }.encode()).unwrap();
         let card = crate::topology::Card { library_version: 70_000, ..super::sample_card(1, 2) };
-        stream.write_all(&Message::Card { bound_ms: 9000, card }.encode()).unwrap();
+        stream.write_all(&Message::Card { bound_ms: 9000, groups: 1, group: 0, card }.encode()).unwrap();
         let Err(Error::Mismatch(text)) = ours.join().unwrap() else { panic!() };
         assert!(text.contains("version 7.0.0") && text.contains("version 0."), "{text}");
     });
@@ -267,7 +294,7 @@ fn bad_calls_are_refused_with_what_to_do() {
     meet(&config, &id, 2);
     let began = Instant::now();
     let again = join(&config, &id, 0, 2).map(drop);
-    assert!(matches!(again, Err(Error::Remote(text)) if text.contains("nobody listens")));
+    assert!(matches!(again, Err(Error::Remote(text)) if text.contains("serves once")));
     assert!(began.elapsed() < Duration::from_secs(20));
 }
 
@@ -276,11 +303,56 @@ fn interfaces_can_be_named() {
     let config = Config { socket_ifname: "=lo".into(), ..patient() };
     let id = unique_id(&config).unwrap();
     let (invitation, address) = root_address(&id);
-    assert!(address.ip().is_loopback() && invitation.addresses.len() == 1);
+    assert!(address.ip().is_loopback() && invitation.addresses.iter().all(|a| a.ip().is_loopback()));
     meet(&config, &id, 3);
     let wrong = Config { socket_ifname: "nosuch".into(), ..patient() };
     let text = unique_id(&wrong).unwrap_err().to_string();
     assert!(text.contains("nosuch") && text.contains("lo"), "{text}");
+}
+
+#[test]
+fn births_at_one_address_at_once_do_not_mix() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = Config { comm_id: format!("127.0.0.1:{free}"), secret: "fish".into(), ..patient() };
+    let id = unique_id(&config).unwrap();
+    let calls: Vec<u32> = (0..12).collect();
+    let mut keys = threads(&calls, |call| {
+        // Any order; rank 0 of the births last.
+        let rank = 3 - call / 3;
+        let mut session = join(&config, &id, rank, 4).unwrap();
+        let parts = session.all_gather(&rank.to_le_bytes()).unwrap();
+        assert!(parts.iter().zip(0_u32..).all(|(part, rank)| *part == rank.to_le_bytes()));
+        *session.key()
+    });
+    keys.sort_unstable();
+    assert!(keys.chunks(4).all(|birth| birth.iter().all(|key| *key == birth[0])));
+    keys.dedup();
+    assert_eq!(keys.len(), 3);
+}
+
+#[test]
+fn strangers_are_counted_in_what_is_said_about_the_missing() {
+    let config = config(Duration::from_secs(2));
+    let id = unique_id(&config).unwrap();
+    let (invitation, address) = root_address(&id);
+    let waits = thread::spawn(move || join(&config, &id, 0, 2).map(drop));
+    thread::sleep(Duration::from_millis(200));
+    let strangers = disturb(address, &invitation);
+    let Err(Error::Timeout(text)) = waits.join().unwrap() else { panic!() };
+    assert!(text.starts_with("rank 1 of 2") && text.contains("connections were turned away"), "{text}");
+    drop(strangers);
+}
+
+#[test]
+fn ids_of_stock_and_families_that_are_none_are_refused() {
+    // The first bytes of stock's id are a random number, then a socket address.
+    let mut stock = [0; 128];
+    stock[..8].copy_from_slice(&Random(8).bytes::<8>());
+    stock[8] = 2;
+    let text = join(&patient(), &stock, 0, 2).map(drop).unwrap_err().to_string();
+    assert!(text.contains("another NCCL"), "{text}");
+    let odd = Config { socket_family: "AF_UNIX".into(), ..patient() };
+    assert!(unique_id(&odd).unwrap_err().to_string().contains("AF_INET6"));
 }
 
 #[test]
