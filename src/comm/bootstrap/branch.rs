@@ -21,7 +21,7 @@ use super::message::{Failure, FailureKind, Message, Naming, list_bytes_max, seco
 use super::proof::{Nonce, Secret, door};
 use super::root::Time;
 use super::seek::{Attempt, Obstacle, Order, Outcome, Seeker, Target};
-use super::tree;
+use super::tree::Shape;
 use super::wire::{Frames, Malformed};
 use crate::error::Error;
 use crate::topology::Card;
@@ -50,7 +50,7 @@ pub(crate) struct Settings {
     /// Of this birth alone.
     pub(crate) secret: Secret,
     pub(crate) rank: u32,
-    pub(crate) ranks: u32,
+    pub(crate) shape: Shape,
     pub(crate) bound: Duration,
     pub(crate) naming: Naming,
 }
@@ -100,7 +100,7 @@ impl Branch {
         card_of: impl Fn(u32) -> Option<&'a Card>,
         to_try: impl Fn(&Card) -> Vec<std::net::SocketAddr>,
     ) -> Result<Branch, Error> {
-        let Settings { rank, ranks, .. } = settings;
+        let Settings { rank, shape, .. } = settings;
         let card = |of: u32| {
             card_of(of)
                 .ok_or_else(|| Error::Internal(format!("rank {rank} does not know its neighbour {of}")))
@@ -117,7 +117,7 @@ impl Branch {
                 gone: None,
             })
         };
-        let above = tree::parent(rank);
+        let above = shape.parent(rank);
         let mut edges = Vec::new();
         let mut seeker = None;
         if let Some(above) = above {
@@ -132,7 +132,7 @@ impl Branch {
             // The step's bound ends the search, with the names of all who are missing.
             seeker = Some(Seeker::new(now, target, Duration::MAX, FIRST_UP));
         }
-        for under in tree::children(rank, ranks) {
+        for under in shape.children(rank) {
             edges.push(edge(under.start, under)?);
         }
         let guests = Guests::new(settings.secret, door(&settings.secret, rank));
@@ -172,6 +172,10 @@ impl Branch {
         self.next_visitor += 1;
         self.guests.handle_arrival(now, id, nonce);
         self.handle_input(now, id, words);
+        if let Some(error) = &self.over {
+            // It may not get to say who it is before the driver closes.
+            self.guests.tell(&Message::Failed(Failure::from_error(error)));
+        }
         id
     }
 
@@ -211,7 +215,7 @@ impl Branch {
         }
         self.guests.handle_timeout(now);
         let Some(since) = self.since else { return };
-        if now >= since.saturating_add(self.settings.bound) {
+        if now >= since.saturating_add(self.bound()) {
             let text = self.timeout_text();
             self.finish(None, Failure::new(FailureKind::Timeout, text));
         } else if now >= self.next_word {
@@ -223,7 +227,7 @@ impl Branch {
     /// When [`Self::handle_timeout`] is to be called, if nothing else happens.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         let seeker = self.seeker.as_ref().and_then(Seeker::poll_timeout);
-        let step = self.since.map(|since| since.saturating_add(self.settings.bound).min(self.next_word));
+        let step = self.since.map(|since| since.saturating_add(self.bound()).min(self.next_word));
         [seeker, self.guests.poll_timeout(), step].into_iter().flatten().min()
     }
 
@@ -340,7 +344,8 @@ impl Branch {
     fn handle_edge_frames(&mut self, now: Time, id: Attempt) {
         while let Some(index) = self.edges.iter().position(|edge| edge.connection == Some(id)) {
             let edge = &mut self.edges[index];
-            let count = if edge.under.is_empty() { self.settings.ranks as usize } else { edge.under.len() };
+            let count =
+                if edge.under.is_empty() { self.settings.shape.ranks as usize } else { edge.under.len() };
             let message = match edge.frames.next(list_bytes_max(count)) {
                 Ok(None) => return,
                 Ok(Some(body)) => Message::decode(body),
@@ -372,7 +377,7 @@ impl Branch {
                 self.advance();
             }
             Message::Gathered { step, parts } if is_above && self.since.is_some() => {
-                if step != self.step || parts.len() != self.settings.ranks as usize {
+                if step != self.step || parts.len() != self.settings.shape.ranks as usize {
                     let text = format!("{} is at step {step}, others at {}", edge.about, self.step);
                     return self.finish(None, Failure::new(FailureKind::Mismatch, text));
                 }
@@ -400,7 +405,7 @@ impl Branch {
         if !is_complete || self.is_handed_up || self.over.is_some() {
             return;
         }
-        let above = tree::parent(self.settings.rank).is_some();
+        let above = self.settings.rank > 0;
         let connection = self.edges.first().and_then(|edge| edge.connection);
         if above && connection.is_none() {
             return;
@@ -532,7 +537,7 @@ impl Branch {
     }
 
     fn name(&self, ranks: &[u32]) -> String {
-        self.settings.naming.name(ranks, self.settings.ranks)
+        self.settings.naming.name(ranks, self.settings.shape.ranks)
     }
 
     /// The first step is the exchange of the cards, which people do not count.
@@ -545,6 +550,13 @@ impl Branch {
 
     fn during(&self) -> String {
         format!("during {}", self.step_name())
+    }
+
+    /// Where leaders wait for other roots these speak first, since they know who is missing.
+    fn bound(&self) -> Duration {
+        let bound = self.settings.bound;
+        let by_several = self.step == 0 && self.settings.shape.groups > 1;
+        if by_several { bound + bound / 16 + Duration::from_millis(500) } else { bound }
     }
 
     fn word_every(&self) -> Duration {

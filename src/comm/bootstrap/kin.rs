@@ -101,8 +101,7 @@ impl Session {
         let settings = member::Settings {
             secret: derived_secret(&kin.key, members, purpose),
             communicator: derived_communicator(&kin.key, members, purpose),
-            addresses: Vec::new(),
-            patient: false,
+            groups: 1,
             bound: bound(config),
             naming,
             links: place::links(config)?,

@@ -119,6 +119,9 @@ pub(crate) enum Message {
     },
     Card {
         bound_ms: u64,
+        /// By how many ids the ranks meet, and which of them this is.
+        groups: u32,
+        group: u32,
         card: Card,
     },
     /// What makes this birth differ from all others, and who stands above and under the receiver, with itself.
@@ -173,8 +176,8 @@ impl Message {
             Message::ForeignHello { protocol } => writer.u8(1).raw(MAGIC).u16(*protocol),
             Message::Challenge { nonce, proof } => writer.u8(2).raw(nonce).raw(proof),
             Message::Proof { proof } => writer.u8(3).raw(proof),
-            Message::Card { bound_ms, card } => {
-                writer.u8(4).u64(*bound_ms);
+            Message::Card { bound_ms, groups, group, card } => {
+                writer.u8(4).u64(*bound_ms).u32(*groups).u32(*group);
                 encode_card(&mut writer, card);
                 &mut writer
             }
@@ -218,7 +221,12 @@ impl Message {
             1 => return decode_hello(&mut reader),
             2 => Message::Challenge { nonce: reader.array()?, proof: reader.array()? },
             3 => Message::Proof { proof: reader.array()? },
-            4 => Message::Card { bound_ms: reader.u64()?, card: decode_card(&mut reader)? },
+            4 => Message::Card {
+                bound_ms: reader.u64()?,
+                groups: reader.u32()?,
+                group: reader.u32()?,
+                card: decode_card(&mut reader)?,
+            },
             5 => Message::Introduction {
                 birth: reader.array()?,
                 cards: decode_list(&mut reader, decode_card)?,
@@ -452,7 +460,7 @@ pub(in crate::comm::bootstrap) mod tests {
             Message::ForeignHello { protocol: 77 },
             Message::Challenge { nonce: [4; 32], proof: [5; 32] },
             Message::Proof { proof: [6; 32] },
-            Message::Card { bound_ms: 7, card: sample_card(1, 3) },
+            Message::Card { bound_ms: 7, groups: 2, group: 1, card: sample_card(1, 3) },
             Message::Introduction {
                 birth: [9; 32],
                 cards: (0..3).map(|rank| sample_card(rank, 3)).collect(),
@@ -487,7 +495,7 @@ pub(in crate::comm::bootstrap) mod tests {
         for text in [&mut card.boot_id, &mut card.host_name, &mut card.host_setting, &mut card.processors] {
             *text = "x".repeat(1000);
         }
-        let bytes = Message::Card { bound_ms: 0, card: card.clone() }.encode();
+        let bytes = Message::Card { bound_ms: 0, groups: 1, group: 0, card: card.clone() }.encode();
         assert!(bytes.len() - 4 <= MEMBER_BODY_BYTES_MAX);
         assert!(Message::decode(&bytes[4..]).is_ok());
         let parts = vec![card_bytes(&card), card_bytes(&card)];

@@ -67,6 +67,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod audience;
 mod branch;
 mod epitaph;
 mod guests;
@@ -96,6 +97,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use self::audience::Rendezvous;
 use self::id::{Invitation, LIBRARY_VERSION, Origin};
 pub use self::kin::Kin;
 use self::member::Member;
@@ -105,6 +107,7 @@ use self::proof::Secret;
 use self::root::Time;
 use self::secret::Shared;
 pub use self::session::Session;
+use self::tree::Shape;
 use crate::comm::UniqueId;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -173,19 +176,24 @@ impl Session {
     /// The id is none of ours; who did not come in time; who was started differently; the root cannot be
     /// reached, and what was tried; `abort` was set.
     pub fn join(config: &Config, join: &Join<'_>, abort: Arc<AtomicBool>) -> Result<Session> {
+        Session::join_by_several(config, &[*join.id], join, abort)
+    }
+
+    /// The same by several ids, which all ranks give in the same order: each serves about as many ranks as every
+    /// other, so that no process introduces all of them. `join.id` is not looked at. Of ids that stand for an
+    /// address the first one counts.
+    ///
+    /// # Errors
+    /// As for [`Self::join`].
+    pub fn join_by_several(
+        config: &Config,
+        ids: &[UniqueId],
+        join: &Join<'_>,
+        abort: Arc<AtomicBool>,
+    ) -> Result<Session> {
         let Join { rank, ranks, .. } = *join;
-        let invitation = Invitation::parse(JOIN, join.id)?;
-        if ranks == 0 || ranks > RANKS_MAX {
-            let problem = format!("is {ranks}");
-            return Err(Error::argument(JOIN, "nranks", problem, format!("give 1 to {RANKS_MAX}")));
-        }
-        if rank >= ranks {
-            let remedy = format!("give 0 to {} for {ranks} ranks", ranks - 1);
-            return Err(Error::argument(JOIN, "rank", format!("is {rank}"), remedy));
-        }
-        if join.payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(Error::Internal(format!("a card with {} more bytes", join.payload.len())));
-        }
+        let invitations = parse_all(ids)?;
+        check_seat(join)?;
         let mut card = Card {
             rank,
             ranks,
@@ -194,29 +202,90 @@ impl Session {
             payload: join.payload.to_vec(),
             ..probe::local_card(&config.host_id, join.device)
         };
-        let mut settings = member::Settings {
-            secret: invitation.secret,
-            communicator: invitation.communicator,
-            addresses: Vec::new(),
-            patient: invitation.origin != Origin::Listening,
+        // Ids beyond the number of ranks have nobody to serve.
+        let used = if ranks == 1 { 0 } else { invitations.len().min(ranks as usize) };
+        invitations[used..].iter().for_each(|unused| porch::retire(unused.communicator));
+        let shape = Shape { ranks, groups: u32::try_from(used.max(1)).unwrap_or(u32::MAX) };
+        let (secret, communicator) = proof::of_all(&invitations[..used.max(1)]);
+        let settings = member::Settings {
+            secret,
+            communicator,
+            groups: shape.groups,
             bound: bound(config),
             naming: Naming::default(),
             links: place::links(config)?,
         };
         if ranks == 1 {
-            // Nobody will come to the root of this id, should it be here.
-            porch::retire(invitation.communicator);
             return Ok(Session::alone(&settings, card));
         }
-        settings.addresses = addresses_to_try(config, &invitation, &settings.links)?;
-        if rank == 0 && invitation.origin != Origin::Listening {
-            start_root_at(&settings, &abort)?;
+        let own = shape.group_of(rank);
+        let leads = shape.leads(rank) && own > 0;
+        let mut places = Vec::new();
+        for group in std::iter::once(own).chain(leads.then_some(0)) {
+            let invitation = &invitations[group as usize];
+            places.push(Rendezvous {
+                secret: invitation.secret,
+                communicator: invitation.communicator,
+                addresses: addresses_to_try(config, invitation, &settings.links)?,
+                patient: invitation.origin != Origin::Listening,
+                groups: shape.groups,
+                group,
+            });
+        }
+        if rank == 0 && places[0].patient {
+            start_root_at(&places[0], settings.bound, &abort)?;
         }
         let porch = place::open(config)?;
         card.listeners = porch.addresses().to_vec();
-        let member = Member::new(Time::ZERO, settings.clone(), card);
+        let member = Member::new(Time::ZERO, settings.clone(), card, places);
         Session::meet(&settings, rank, member, porch, abort)
     }
+}
+
+/// What the ids say; of those that stand for an address only the first.
+fn parse_all(ids: &[UniqueId]) -> Result<Vec<Invitation>> {
+    let mut invitations = Vec::new();
+    for (at, id) in ids.iter().enumerate() {
+        // Ids that stand for an address are the same by nature.
+        let by_hand = invitations.first().is_some_and(|first: &Invitation| first.origin != Origin::Listening);
+        if !by_hand && ids[..at].contains(id) {
+            let problem = format!("number {at} is the same as one before");
+            return Err(Error::argument(
+                JOIN,
+                "the unique ids",
+                problem,
+                "call ncclGetUniqueId for each of them",
+            ));
+        }
+        invitations.push(Invitation::parse(JOIN, id)?);
+    }
+    match invitations.first() {
+        None => Err(Error::argument(JOIN, "the unique ids", "are none", "give one at least")),
+        Some(first) if first.origin == Origin::Listening => {
+            invitations.retain(|invitation| invitation.origin == Origin::Listening);
+            Ok(invitations)
+        }
+        Some(_) => {
+            invitations.truncate(1);
+            Ok(invitations)
+        }
+    }
+}
+
+fn check_seat(join: &Join<'_>) -> Result<()> {
+    let Join { rank, ranks, .. } = *join;
+    if ranks == 0 || ranks > RANKS_MAX {
+        let problem = format!("is {ranks}");
+        return Err(Error::argument(JOIN, "nranks", problem, format!("give 1 to {RANKS_MAX}")));
+    }
+    if rank >= ranks {
+        let remedy = format!("give 0 to {} for {ranks} ranks", ranks - 1);
+        return Err(Error::argument(JOIN, "rank", format!("is {rank}"), remedy));
+    }
+    if join.payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(Error::Internal(format!("a card with {} more bytes", join.payload.len())));
+    }
+    Ok(())
 }
 
 /// How long to wait for others.
@@ -287,18 +356,18 @@ fn addresses_to_try(
 }
 
 /// Starts the root at one of the addresses. The port may still be held by the communicator before this one.
-fn start_root_at(settings: &member::Settings, abort: &AtomicBool) -> Result<()> {
+fn start_root_at(place: &Rendezvous, bound: Duration, abort: &AtomicBool) -> Result<()> {
     const AGAIN_AFTER: Duration = Duration::from_millis(20);
     let began = Instant::now();
     loop {
         let mut causes = Vec::new();
         let mut busy = false;
-        for address in &settings.addresses {
+        for address in &place.addresses {
             match socket::listen(*address) {
                 Ok(listener) => {
                     let settings = root::Settings {
-                        secret: settings.secret,
-                        communicator: settings.communicator,
+                        secret: place.secret,
+                        communicator: place.communicator,
                         by_hand: true,
                     };
                     return Porch::without_listener()?.serve(settings, Some(listener));
@@ -312,7 +381,7 @@ fn start_root_at(settings: &member::Settings, abort: &AtomicBool) -> Result<()> 
         if abort.load(Ordering::Relaxed) {
             return Err(Error::Aborted("aborted while the address of NCCL_COMM_ID was in use".into()));
         }
-        if !busy || began.elapsed() >= settings.bound {
+        if !busy || began.elapsed() >= bound {
             return Err(Error::system(
                 "listening at the address of NCCL_COMM_ID",
                 causes.join("; "),

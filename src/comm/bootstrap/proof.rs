@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use super::id::Invitation;
+
 /// A number used once, from the system's random source.
 pub(crate) type Nonce = [u8; 32];
 
@@ -77,6 +79,19 @@ pub(crate) fn door(secret: &Secret, rank: u32) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new_keyed(&secret.0);
     hasher.update(b"shoal bootstrap door of a rank").update(&rank.to_le_bytes());
     hasher.finalize().as_bytes()[..16].try_into().expect("16 of 32 bytes")
+}
+
+/// The secret and the number of a birth by these ids. One id stands for itself.
+pub(crate) fn of_all(invitations: &[Invitation]) -> (Secret, [u8; 16]) {
+    if let [only] = invitations {
+        return (only.secret, only.communicator);
+    }
+    let mut hasher = blake3::Hasher::new_derive_key("shoal bootstrap 1: the secret of several ids");
+    for invitation in invitations {
+        hasher.update(&invitation.secret.0).update(&invitation.communicator);
+    }
+    let secret = Secret(*hasher.finalize().as_bytes());
+    (secret, derived_communicator(&secret.0, &[], b"several ids"))
 }
 
 /// The number of a child's birth, by which its ranks find one another.

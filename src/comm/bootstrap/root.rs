@@ -20,7 +20,7 @@ use super::message::{
     name_ranks, seconds,
 };
 use super::proof::{Handshake, Nonce, Secret, Side};
-use super::tree;
+use super::tree::Shape;
 use super::wire::{Frames, Malformed};
 use crate::topology::Card;
 
@@ -109,6 +109,10 @@ pub(crate) struct Root {
     /// By rank; sized by the first card.
     members: Vec<Option<Entry>>,
     came: u32,
+    /// By how many ids the ranks meet, and which of them this root serves; known with the first card.
+    circle: (u32, u32),
+    /// Who meets here.
+    expected: Vec<u32>,
     /// The nonce of the last connection, which nobody could foresee; makes this birth differ from all others.
     last_nonce: Nonce,
     /// Who came a second time, for another birth at this address.
@@ -132,6 +136,8 @@ impl Root {
             strangers: VecDeque::new(),
             members: Vec::new(),
             came: 0,
+            circle: (1, 0),
+            expected: Vec::new(),
             last_nonce: [0; 32],
             twice: None,
             next_progress: None,
@@ -292,8 +298,8 @@ impl Root {
                 }
                 self.set_stage(id, Stage::Proven);
             }
-            (Stage::Proven, Message::Card { bound_ms, card }) => {
-                self.handle_card(now, id, Duration::from_millis(bound_ms), card);
+            (Stage::Proven, Message::Card { bound_ms, groups, group, card }) => {
+                self.handle_card(now, id, Duration::from_millis(bound_ms), (groups, group), card);
             }
             (Stage::Member { rank }, Message::Fail { text }) => {
                 let text = format!("{}: {text}", self.describe(rank));
@@ -309,11 +315,11 @@ impl Root {
         }
     }
 
-    fn handle_card(&mut self, now: Time, id: ConnectionId, bound: Duration, card: Card) {
+    fn handle_card(&mut self, now: Time, id: ConnectionId, bound: Duration, circle: (u32, u32), card: Card) {
         let rank = card.rank;
         if let Phase::Failed { failure, told, stay } = &mut self.phase {
             told.insert(rank);
-            let stay = *stay && told.len() < self.members.len();
+            let stay = *stay && told.len() < self.expected.len();
             let failed = Message::Failed(failure.clone());
             self.send(id, &failed);
             self.drop_connection(id);
@@ -324,6 +330,11 @@ impl Root {
         }
         if card.ranks == 0 || card.ranks > RANKS_MAX || rank >= card.ranks {
             return self.refuse(id, &format!("there cannot be a rank {rank} of {}", card.ranks));
+        }
+        let (groups, group) = circle;
+        let fits = group < groups && groups <= card.ranks;
+        if !fits || !(Shape { ranks: card.ranks, groups }).meets(group, rank) {
+            return self.refuse(id, &format!("rank {rank} of {} does not meet here", card.ranks));
         }
         if self.settings.by_hand
             && let Some(Some(first)) = self.members.get(rank as usize)
@@ -338,7 +349,7 @@ impl Root {
             self.twice = Some(text);
             return self.drop_connection(id);
         }
-        if let Err(failure) = self.check(&card) {
+        if let Err(failure) = self.check(&card, circle) {
             // The one that does not fit hears the same as all others.
             self.send(id, &Message::Failed(failure.clone()));
             self.drop_connection(id);
@@ -346,6 +357,8 @@ impl Root {
         }
         if self.members.is_empty() {
             self.members.resize_with(card.ranks as usize, || None);
+            self.circle = circle;
+            self.expected = Shape { ranks: card.ranks, groups: circle.0 }.expected(circle.1);
             self.next_progress = Some(now + PROGRESS_EVERY);
         }
         if let Phase::Gathering { end } = &mut self.phase {
@@ -355,13 +368,13 @@ impl Root {
         self.members[rank as usize] = Some(Entry { card, connection: id });
         self.came += 1;
         self.set_stage(id, Stage::Member { rank });
-        if self.came == self.ranks() {
+        if self.came as usize == self.expected.len() {
             self.introduce();
         }
     }
 
     /// Whether the ranks that came and this one were started alike.
-    fn check(&self, card: &Card) -> Result<(), Failure> {
+    fn check(&self, card: &Card, circle: (u32, u32)) -> Result<(), Failure> {
         let mismatch = |text: String| Err(Failure::new(FailureKind::Mismatch, text));
         if !matches!(self.phase, Phase::Gathering { .. }) {
             return mismatch(format!(
@@ -377,6 +390,13 @@ impl Root {
             return mismatch(format!(
                 "{one} was started as one of {} ranks, {other} as one of {}; give all the same number",
                 first.ranks, card.ranks
+            ));
+        }
+        if self.circle != circle {
+            return mismatch(format!(
+                "{one} meets the others by {} ids and takes this for the one at {}, {other} by {} and takes it for \
+                 the one at {}; give all ranks the same ids in the same order",
+                self.circle.0, self.circle.1, circle.0, circle.1
             ));
         }
         if first.library_version != card.library_version {
@@ -408,11 +428,11 @@ impl Root {
         // The address is free again before anyone hears that the birth is over, so that the next communicator
         // may meet there.
         self.stop_listening();
-        let ranks = self.ranks();
-        for rank in 0..ranks {
-            let neighbours = tree::parent(rank).into_iter().chain([rank]);
-            let neighbours =
-                neighbours.chain(tree::children(rank, ranks).into_iter().map(|under| under.start));
+        let shape = Shape { ranks: self.ranks(), groups: self.circle.0 };
+        for rank in self.expected.clone() {
+            // Those who meet at another root are introduced there.
+            let under = shape.children(rank).into_iter().map(|under| under.start);
+            let neighbours = shape.parent(rank).into_iter().chain([rank]).chain(under);
             let entry = |of: u32| self.members[of as usize].as_ref();
             let cards = neighbours.filter_map(|of| entry(of).map(|entry| entry.card.clone())).collect();
             if let Some(connection) = entry(rank).map(|entry| entry.connection) {
@@ -443,7 +463,7 @@ impl Root {
                 self.events.push_back(Event::Close(entry.connection));
             }
         }
-        let stay = gathering && !self.settings.by_hand && told.len() < self.members.len();
+        let stay = gathering && !self.settings.by_hand && told.len() < self.expected.len();
         self.phase = Phase::Failed { failure, told, stay };
         self.next_progress = None;
         if !stay {
@@ -531,7 +551,8 @@ impl Root {
 
     /// Those that the others wait for.
     fn missing(&self) -> Vec<u32> {
-        (0..self.ranks()).filter(|rank| self.members[*rank as usize].is_none()).collect()
+        let missing = |rank: &&u32| self.members[**rank as usize].is_none();
+        self.expected.iter().filter(missing).copied().collect()
     }
 
     fn describe(&self, rank: u32) -> String {

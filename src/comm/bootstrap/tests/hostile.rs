@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use super::world::{BOUND, World, settings};
+use super::world::{BOUND, World, terms};
 use super::{Random, campaign, sample_card};
 use crate::comm::bootstrap::guests::Guests;
-use crate::comm::bootstrap::member::{self, Member};
+use crate::comm::bootstrap::member;
 use crate::comm::bootstrap::message::Message;
 use crate::comm::bootstrap::message::tests::samples;
 use crate::comm::bootstrap::proof::{Handshake, Secret, Side};
@@ -78,7 +78,11 @@ fn proven_members_may_say_anything_to_the_root() {
             let proof = handshake.proof(&secret, Side::Member);
             root.handle_input(now, connection, &Message::Proof { proof }.encode());
             let card = sample_card(random.below(3) as u32, 3);
-            root.handle_input(now, connection, &Message::Card { bound_ms: 500, card }.encode());
+            root.handle_input(
+                now,
+                connection,
+                &Message::Card { bound_ms: 500, groups: 1, group: 0, card }.encode(),
+            );
         }
         for _ in 0..random.below(12) {
             let message = samples[random.below(samples.len())].encode();
@@ -99,7 +103,7 @@ fn members_survive_any_bytes() {
     let mut random = Random(12);
     let samples = samples();
     for _ in 0..campaign(3000, 200_000) {
-        let mut member = Member::new(Time::ZERO, settings(), sample_card(0, 2));
+        let mut member = terms().member(Time::ZERO, sample_card(0, 2), 1);
         member.handle_timeout(Time::ZERO);
         member.handle_connected(0, random.bytes());
         for _ in 0..4 {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::world::{BOUND, EVENTS_MAX, Node, World, settings};
+use super::world::{BOUND, EVENTS_MAX, Node, Terms, World, terms};
 use super::{Random, campaign, sample_card};
 use crate::comm::bootstrap::member;
 use crate::comm::bootstrap::message::Message;
 use crate::comm::bootstrap::proof::Secret;
+use crate::comm::bootstrap::root::Root;
 use crate::error::Error;
 use crate::topology::{Card, DeviceKind};
 
@@ -27,7 +28,7 @@ fn all_counts_meet_in_any_order() {
 fn a_thousand_ranks_meet() {
     let mut world = World::new(1);
     for rank in 0..1024 {
-        world.add(settings(), Card { processors: String::new(), ..sample_card(rank, 1024) }, 0);
+        world.add(terms(), Card { processors: String::new(), ..sample_card(rank, 1024) }, 0);
     }
     meet_and_forget(&mut world, 1024);
 }
@@ -63,7 +64,7 @@ fn who_is_missing_is_named_to_all_and_to_those_who_come_late() {
     for seed in 0..20 {
         let mut world = World::new(seed);
         for rank in [0, 1, 2, 4] {
-            world.add(settings(), sample_card(rank, 8), 1);
+            world.add(terms(), sample_card(rank, 8), 1);
         }
         world.run_until(|world| world.nodes.iter().all(|node| node.result.is_some()));
         assert!(world.now >= BOUND && world.now < BOUND + Duration::from_secs(3), "{:?}", world.now);
@@ -73,7 +74,7 @@ fn who_is_missing_is_named_to_all_and_to_those_who_come_late() {
         }
         assert!(!world.root.is_finished());
         for rank in [3, 5, 6, 7] {
-            world.add(settings(), sample_card(rank, 8), 1);
+            world.add(terms(), sample_card(rank, 8), 1);
         }
         world.run();
         for node in 4..8 {
@@ -88,7 +89,7 @@ fn who_is_missing_is_named_to_all_and_to_those_who_come_late() {
 fn a_rank_that_goes_before_the_others_came_is_named_at_once() {
     let mut world = World::new(3);
     for rank in 0..3 {
-        world.add(settings(), sample_card(rank, 4), 0);
+        world.add(terms(), sample_card(rank, 4), 0);
     }
     world.run_until(|world| world.now > Duration::from_secs(2));
     world.nodes[1].member.fail("no memory");
@@ -150,7 +151,7 @@ fn ranks_that_were_started_differently_all_see_both() {
                 if rank == 1 {
                     change(&mut card);
                 }
-                world.add(settings(), card, 1);
+                world.add(terms(), card, 1);
             }
             world.run_until(|world| world.nodes.iter().all(|node| node.result.is_some()));
             for node in 0..3 {
@@ -167,7 +168,7 @@ fn births_at_one_address_do_not_mix() {
     for seed in 0..20 {
         let mut world = World::by_hand(seed);
         for rank in [0, 1, 1, 2, 2] {
-            world.add(member::Settings { patient: true, ..settings() }, sample_card(rank, 3), 1);
+            world.add(Terms { patient: true, ..terms() }, sample_card(rank, 3), 1);
         }
         world.run();
         let met: Vec<&Node> = world.nodes.iter().filter(|node| node.result == Some(Ok(()))).collect();
@@ -191,7 +192,7 @@ fn births_at_one_address_do_not_mix() {
     // Whoever is missing is named together with who came twice.
     let mut world = World::by_hand(3);
     for rank in [0, 1, 1] {
-        world.add(member::Settings { patient: true, ..settings() }, sample_card(rank, 3), 1);
+        world.add(Terms { patient: true, ..terms() }, sample_card(rank, 3), 1);
     }
     world.run();
     let text = world.error(0).to_string();
@@ -219,7 +220,9 @@ fn strangers_disturb_nobody() {
                     0 => garbage,
                     1 => u32::MAX.to_le_bytes().to_vec(),
                     2 => [&hello[..], &Message::Proof { proof: random.bytes() }.encode()[..]].concat(),
-                    3 => Message::Card { bound_ms: 1, card: sample_card(0, 1) }.encode().to_vec(),
+                    3 => Message::Card { bound_ms: 1, groups: 1, group: 0, card: sample_card(0, 1) }
+                        .encode()
+                        .to_vec(),
                     // Half a hello, and then nothing.
                     _ => hello[..20].to_vec(),
                 };
@@ -236,14 +239,11 @@ fn strangers_disturb_nobody() {
 #[test]
 fn the_wrong_secret_the_wrong_communicator_and_the_wrong_place_end_by_the_bound() {
     for (change, expected) in [
-        (
-            (|settings| settings.secret = Secret([9; 32])) as fn(&mut member::Settings),
-            "does not know the secret",
-        ),
-        (|settings| settings.communicator = [9; 16], "another communicator meets"),
+        ((|terms| terms.secret = Secret([9; 32])) as fn(&mut Terms), "does not know the secret"),
+        (|terms| terms.communicator = [9; 16], "another communicator meets"),
     ] {
         let mut world = World::new(8);
-        let mut own = member::Settings { bound: Duration::from_secs(3), ..settings() };
+        let mut own = Terms { bound: Duration::from_secs(3), ..terms() };
         change(&mut own);
         world.add(own, sample_card(1, 2), 0);
         world.run();
@@ -257,7 +257,7 @@ fn the_wrong_secret_the_wrong_communicator_and_the_wrong_place_end_by_the_bound(
 fn nobody_listening_is_believed_soon_unless_the_root_may_come_later() {
     let mut world = World::new(9);
     world.root_listens = false;
-    world.add(settings(), sample_card(1, 2), 0);
+    world.add(terms(), sample_card(1, 2), 0);
     world.run();
     assert!(matches!(world.error(0), Error::Remote(text) if text.contains("nobody listens")));
     assert!(world.settled < Duration::from_secs(6), "{:?}", world.settled);
@@ -265,7 +265,7 @@ fn nobody_listening_is_believed_soon_unless_the_root_may_come_later() {
     let mut world = World::new(10);
     world.root_starts = Duration::from_secs(60);
     for rank in 0..3 {
-        world.add(member::Settings { patient: true, ..settings() }, sample_card(rank, 3), 1);
+        world.add(Terms { patient: true, ..terms() }, sample_card(rank, 3), 1);
     }
     world.run();
     world.assert_all_met();
@@ -274,7 +274,7 @@ fn nobody_listening_is_believed_soon_unless_the_root_may_come_later() {
 #[test]
 fn a_silent_root_is_noticed() {
     let mut world = World::new(11);
-    world.add(settings(), sample_card(0, 2), 0);
+    world.add(terms(), sample_card(0, 2), 0);
     world.run_until(|world| world.now > Duration::from_millis(1900));
     // From here on nothing that the root says arrives.
     let mut now = world.now;
@@ -373,7 +373,10 @@ fn ranks_are_lost_at_every_moment() {
                     match &world.nodes[node].result {
                         Some(Ok(())) => {}
                         Some(Err(Error::Remote(text) | Error::Timeout(text))) => {
-                            assert!(text.contains(&format!("rank {lost} ")), "{text}");
+                            assert!(
+                                text.contains(&format!("rank {lost} ")),
+                                "{ranks} {kin} {moment} {aborts} {lost} {node}: {text}"
+                            );
                             hit_count += 1;
                         }
                         other => panic!("{other:?} of {node} when {lost} was lost at {when:?}"),
@@ -405,5 +408,51 @@ fn nobody_handles_more_than_its_share() {
         assert!(world.root_sent.frames <= 4 * n && world.root_sent.bytes <= 6 * n * (card_bytes + 200));
         assert!(most <= 3 * log * n * card_bytes && wires <= 4 + 3 * log / 2 + 3);
         assert!(ranks < 64 || most + world.root_sent.bytes < star / 2);
+    }
+}
+
+#[test]
+fn ranks_meet_by_several_ids() {
+    for ranks in [2_u32, 3, 7, 16, 33, 64] {
+        for groups in [2, 3, 5, 16, ranks] {
+            if groups <= ranks {
+                let mut world = World::with_ids(u64::from(ranks * 100 + groups), ranks, groups, 2);
+                world.run();
+                world.assert_all_met();
+                assert!(world.root.is_finished() && world.others.iter().all(Root::is_finished));
+            }
+        }
+    }
+}
+
+/// Lost at any moment: the roots and the leaders tell each other.
+#[test]
+fn whoever_is_lost_among_several_ids_is_named_to_all() {
+    for seed in 0..campaign(150, 5000) as u64 {
+        let mut random = Random(seed);
+        let ranks = 4 + random.below(20) as u32;
+        let groups = 2 + random.below(3) as u32;
+        let mut world = World::with_ids(seed, ranks, groups, 1);
+        let moment = random.below(60 * ranks as usize) as u64;
+        world.run_until(|world| world.event_count >= moment);
+        let lost = random.below(ranks as usize);
+        if world.nodes[lost].result.is_some() {
+            continue;
+        }
+        world.kill(lost);
+        let when = world.now;
+        world.run();
+        for node in (0..ranks as usize).filter(|node| *node != lost) {
+            match &world.nodes[node].result {
+                Some(Ok(())) => {}
+                Some(Err(Error::Remote(text) | Error::Timeout(text))) => {
+                    // A leader that hears of it before it reached both roots is itself named by the other.
+                    let named = text.contains(&format!("rank {lost} ")) || text.contains("did not come");
+                    assert!(named, "{seed}: {lost} was lost, {node} says {text}");
+                }
+                other => panic!("{seed}: {other:?}"),
+            }
+        }
+        assert!(world.settled <= when + BOUND + Duration::from_secs(10));
     }
 }

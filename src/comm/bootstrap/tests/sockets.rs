@@ -89,6 +89,33 @@ fn ranks_meet_on_threads() {
 }
 
 #[test]
+fn ranks_meet_by_several_ids() {
+    let config = patient();
+    for (ranks, id_count) in [(1, 2), (5, 2), (24, 4), (2, 3)] {
+        let ids: Vec<UniqueId> = (0..id_count).map(|_| unique_id(&config).unwrap()).collect();
+        let all: Vec<u32> = (0..ranks).collect();
+        threads(&all, |rank| {
+            let payload = rank.to_le_bytes();
+            let request = Join { rank, ranks, payload: &payload, ..Join::default() };
+            let mut session = Session::join_by_several(&config, &ids, &request, Arc::default()).unwrap();
+            assert!(session.cards.iter().zip(0_u32..).all(|(card, rank)| card.payload == rank.to_le_bytes()));
+            let parts = session.all_gather(&payload).unwrap();
+            assert!(parts.iter().zip(0_u32..).all(|(part, rank)| *part == rank.to_le_bytes()));
+        });
+        for id in &ids {
+            let communicator = Invitation::parse("test", id).unwrap().communicator;
+            wait_until("the roots end", || !porch::is_serving(communicator));
+        }
+    }
+    let id = unique_id(&config).unwrap();
+    let request = Join { rank: 0, ranks: 2, ..Join::default() };
+    for ids in [&[][..], &[id, id]] {
+        let refused = Session::join_by_several(&config, ids, &request, Arc::default()).map(drop);
+        assert!(matches!(refused, Err(Error::Argument { .. })));
+    }
+}
+
+#[test]
 fn large_payloads_pass() {
     let config = patient();
     let id = unique_id(&config).unwrap();
@@ -249,7 +276,7 @@ fn a_member_with_another_version_fails_all_with_both_shown() {
         let proof = handshake.proof(&invitation.secret, Side::Member);
         stream.write_all(&Message::Proof { proof }.encode()).unwrap();
         let card = crate::topology::Card { library_version: 70_000, ..super::sample_card(1, 2) };
-        stream.write_all(&Message::Card { bound_ms: 9000, card }.encode()).unwrap();
+        stream.write_all(&Message::Card { bound_ms: 9000, groups: 1, group: 0, card }.encode()).unwrap();
         let Err(Error::Mismatch(text)) = ours.join().unwrap() else { panic!() };
         assert!(text.contains("version 7.0.0") && text.contains("version 0."), "{text}");
     });

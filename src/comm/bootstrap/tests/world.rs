@@ -1,17 +1,18 @@
-//! A root and its members in one thread, with virtual time: seeded delays, and bytes cut anywhere. Every rank
-//! has a process of its own, with a lobby.
+//! Roots and ranks in one thread, with virtual time: seeded delays, bytes cut anywhere, a lobby for every rank.
 
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Random, sample_card};
+use crate::comm::bootstrap::audience::Rendezvous;
 use crate::comm::bootstrap::interfaces::Links;
 use crate::comm::bootstrap::lobby::{Lobby, Verdict};
 use crate::comm::bootstrap::member::{self, Member, Obstacle};
 use crate::comm::bootstrap::message::Naming;
 use crate::comm::bootstrap::proof::Secret;
 use crate::comm::bootstrap::root::{self, Root, Time};
+use crate::comm::bootstrap::tree::Shape;
 use crate::error::{Error, Result};
 use crate::topology::Card;
 
@@ -22,7 +23,7 @@ pub(super) const EVENTS_MAX: u64 = 5_000_000;
 /// Whom a connection ends at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
-    Root,
+    Root(usize),
     /// A node, which calls the connection by this number, once it has one.
     Node(usize, Option<u64>),
     Nobody,
@@ -51,7 +52,7 @@ pub(super) struct Node {
     starts: Time,
     /// When it is woken next.
     armed: Option<Time>,
-    /// How many steps it takes before it leaves.
+    /// How many steps it takes.
     pub(super) steps: usize,
     /// It is not there any more, and nobody says so but the closed connections.
     pub(super) dies_after_joining: bool,
@@ -74,6 +75,8 @@ pub(super) struct World {
     /// One of so many frames is spoiled on its way; none if 0.
     pub(super) noise: usize,
     pub(super) root: Root,
+    /// Those of the other ids.
+    pub(super) others: Vec<Root>,
     pub(super) root_listens: bool,
     pub(super) root_starts: Time,
     pub(super) root_sent: Traffic,
@@ -108,15 +111,41 @@ fn node_at(address: &SocketAddr) -> Option<usize> {
     }
 }
 
-pub(super) fn settings() -> member::Settings {
-    member::Settings {
-        secret: Secret([1; 32]),
-        communicator: [2; 16],
-        addresses: addresses(),
-        patient: false,
-        bound: BOUND,
-        naming: Naming::default(),
-        links: Links::default(),
+/// What a rank is told.
+#[derive(Clone, Copy)]
+pub(super) struct Terms {
+    pub(super) secret: Secret,
+    pub(super) communicator: [u8; 16],
+    pub(super) patient: bool,
+    pub(super) bound: Duration,
+}
+
+pub(super) fn terms() -> Terms {
+    Terms { secret: Secret([1; 32]), communicator: [2; 16], patient: false, bound: BOUND }
+}
+
+impl Terms {
+    fn settings(self, groups: u32) -> member::Settings {
+        let Terms { secret, communicator, bound, .. } = self;
+        let (naming, links) = (Naming::default(), Links::default());
+        member::Settings { secret, communicator, groups, bound, naming, links }
+    }
+
+    /// Where those of `group` meet.
+    fn place(self, groups: u32, group: u32) -> Rendezvous {
+        let Terms { secret, communicator, patient, .. } = self;
+        let mut addresses = addresses();
+        addresses[1] = SocketAddr::from(([10, 0, 0, 1 + group as u8], 1));
+        Rendezvous { secret, communicator, addresses, patient, groups, group }
+    }
+
+    pub(super) fn member(self, now: Time, card: Card, groups: u32) -> Member {
+        let shape = Shape { ranks: card.ranks, groups };
+        // A rank with a wrong number is the root's to refuse.
+        let own = if card.rank < card.ranks { shape.group_of(card.rank) } else { 0 };
+        let second = (own > 0 && shape.leads(card.rank)).then_some(0);
+        let places = std::iter::once(own).chain(second).map(|group| self.place(groups, group)).collect();
+        Member::new(now, self.settings(groups), card, places)
     }
 }
 
@@ -129,6 +158,7 @@ impl World {
             random: Random(seed),
             noise: 0,
             root: Root::new(root::Settings { secret, communicator: [2; 16], by_hand: false }),
+            others: Vec::new(),
             root_listens: true,
             root_starts: Time::ZERO,
             root_sent: Traffic::default(),
@@ -153,7 +183,18 @@ impl World {
     pub(super) fn with_ranks(seed: u64, ranks: u32, steps: usize) -> World {
         let mut world = World::new(seed);
         for rank in 0..ranks {
-            world.add(settings(), sample_card(rank, ranks), steps);
+            world.add(terms(), sample_card(rank, ranks), steps);
+        }
+        world
+    }
+
+    /// The same by so many ids.
+    pub(super) fn with_ids(seed: u64, ranks: u32, groups: u32, steps: usize) -> World {
+        let mut world = World::new(seed);
+        let settings = root::Settings { secret: Secret([1; 32]), communicator: [2; 16], by_hand: false };
+        world.others = (1..groups).map(|_| Root::new(settings.clone())).collect();
+        for rank in 0..ranks {
+            world.add(terms(), sample_card(rank, ranks), steps);
         }
         world
     }
@@ -165,7 +206,7 @@ impl World {
         for rank in 0..ranks {
             let starts = world.start_time();
             let card = known[rank as usize].clone();
-            let member = Member::derived(starts, settings(), card, &known);
+            let member = Member::derived(starts, terms().settings(1), card, &known);
             world.push(member, starts, steps);
             if !present.contains(&rank) {
                 let node = world.nodes.last_mut().expect("just added");
@@ -175,10 +216,11 @@ impl World {
         world
     }
 
-    pub(super) fn add(&mut self, settings: member::Settings, card: Card, steps: usize) -> usize {
+    pub(super) fn add(&mut self, terms: Terms, card: Card, steps: usize) -> usize {
         let starts = self.start_time();
         let card = Card { listeners: vec![address_of(self.nodes.len())], ..card };
-        self.push(Member::new(starts, settings, card), starts, steps)
+        let groups = 1 + self.others.len() as u32;
+        self.push(terms.member(starts, card, groups), starts, steps)
     }
 
     fn start_time(&mut self) -> Time {
@@ -253,7 +295,7 @@ impl World {
         let wire = self.next;
         self.next += 1;
         let nonce = self.random.bytes();
-        self.wires.insert(wire, [End::Nobody, End::Root]);
+        self.wires.insert(wire, [End::Nobody, End::Root(0)]);
         self.root.handle_connected(self.now, wire, nonce);
         wire
     }
@@ -261,7 +303,6 @@ impl World {
     pub(super) fn run(&mut self) {
         self.run_until(|_| false);
     }
-
     /// Until nothing is left to happen, or `enough` says so.
     pub(super) fn run_until(&mut self, enough: impl Fn(&World) -> bool) {
         for _ in 0..EVENTS_MAX {
@@ -269,17 +310,18 @@ impl World {
                 return;
             }
             let due = self.queue.peek().map(|std::cmp::Reverse((time, _, _))| *time);
-            let root_due = self.root.poll_timeout().filter(|_| !self.root.is_finished());
+            let roots = std::iter::once(&self.root).chain(&self.others).filter(|root| !root.is_finished());
+            let root_due = roots.filter_map(Root::poll_timeout).min();
             let Some(time) = [due, root_due].into_iter().flatten().min() else { return };
             self.now = self.now.max(time);
             self.event_count += 1;
             if due != Some(time) {
-                self.root.handle_timeout(self.now);
+                (0..=self.others.len()).for_each(|index| self.root_at(index).handle_timeout(time));
             } else if let Some(std::cmp::Reverse((_, _, index))) = self.queue.pop() {
                 let happening = self.happenings[index].take().expect("each happens once");
                 self.happen(happening);
             }
-            self.obey_root();
+            self.obey_roots();
         }
         panic!("it never ends");
     }
@@ -298,9 +340,9 @@ impl World {
             Happening::Connected { wire } => {
                 let Some([from, to]) = self.wires.get(&wire).copied() else { return };
                 match to {
-                    End::Root => {
+                    End::Root(index) => {
                         let nonce = self.random.bytes();
-                        self.root.handle_connected(now, wire, nonce);
+                        self.root_at(index).handle_connected(now, wire, nonce);
                     }
                     End::Node(node, _) => self.nodes[node].lobby.handle_connected(now, wire),
                     End::Nobody => {}
@@ -319,7 +361,7 @@ impl World {
             Happening::Closed { wire, to } => {
                 let Some(ends) = self.wires.get_mut(&wire) else { return };
                 match std::mem::replace(&mut ends[to], End::Nobody) {
-                    End::Root => self.root.handle_closed(wire),
+                    End::Root(index) => self.root_at(index).handle_closed(wire),
                     End::Node(node, Some(attempt)) => {
                         let obstacle = Obstacle::Other("closed".into());
                         self.nodes[node].member.handle_closed(now, attempt, obstacle);
@@ -335,7 +377,7 @@ impl World {
     fn deliver(&mut self, wire: u64, to: usize, bytes: &[u8]) {
         let now = self.now;
         match self.wires.get(&wire).map_or(End::Nobody, |ends| ends[to]) {
-            End::Root => self.root.handle_input(now, wire, bytes),
+            End::Root(index) => self.root_at(index).handle_input(now, wire, bytes),
             End::Node(node, Some(attempt)) => {
                 self.nodes[node].member.handle_input(now, attempt, bytes);
                 self.obey_node(node);
@@ -349,16 +391,22 @@ impl World {
         }
     }
 
-    fn obey_root(&mut self) {
-        while let Some(transmit) = self.root.poll_transmit() {
-            self.root_sent.frames += 1;
-            self.root_sent.bytes += transmit.bytes.len() as u64;
-            self.carry(transmit.connection, 0, &transmit.bytes);
-        }
-        while let Some(event) = self.root.poll_event() {
-            match event {
-                root::Event::StopListening => self.root_listens = false,
-                root::Event::Close(wire) => self.close(wire, 1),
+    fn root_at(&mut self, index: usize) -> &mut Root {
+        if index == 0 { &mut self.root } else { &mut self.others[index - 1] }
+    }
+
+    fn obey_roots(&mut self) {
+        for index in 0..=self.others.len() {
+            while let Some(transmit) = self.root_at(index).poll_transmit() {
+                self.root_sent.frames += 1;
+                self.root_sent.bytes += transmit.bytes.len() as u64;
+                self.carry(transmit.connection, 0, &transmit.bytes);
+            }
+            while let Some(event) = self.root_at(index).poll_event() {
+                match event {
+                    root::Event::StopListening => self.root_listens &= index > 0,
+                    root::Event::Close(wire) => self.close(wire, 1),
+                }
             }
         }
     }
@@ -495,24 +543,29 @@ impl World {
         let time = self.now + self.delay();
         let peer = node_at(&address);
         let is_there = match peer {
-            Some(peer) => !self.nodes[peer].is_dead && self.nodes[peer].starts <= time,
-            None => address != addresses()[0] && self.root_listens && self.root_starts <= time,
+            Some(peer) => self.nodes.get(peer).is_some_and(|node| !node.is_dead && node.starts <= time),
+            None if address == addresses()[1] => self.root_listens && self.root_starts <= time,
+            None => (2..2 + self.others.len())
+                .any(|last| address.ip() == std::net::IpAddr::from([10, 0, 0, last as u8])),
         };
         if !is_there {
             return self.at(time, Happening::Refused { node, attempt });
         }
         let wire = self.next;
         self.next += 1;
-        let to = peer.map_or(End::Root, |peer| End::Node(peer, None));
+        let root = || match address.ip() {
+            std::net::IpAddr::V4(v4) => End::Root(usize::from(v4.octets()[3]) - 1),
+            std::net::IpAddr::V6(_) => End::Nobody,
+        };
+        let to = peer.map_or_else(root, |peer| End::Node(peer, None));
         self.wires.insert(wire, [End::Nobody, to]);
         self.name(node, attempt, wire, 0);
         self.at(time, Happening::Connected { wire });
     }
 
     fn hang_up(&mut self, node: usize, attempt: u64) {
-        if let Some((wire, end)) = self.names.get(&(node, attempt)).copied() {
-            self.close(wire, end);
-        }
+        let named = self.names.get(&(node, attempt)).copied();
+        named.into_iter().for_each(|(wire, end)| self.close(wire, end));
     }
 
     pub(super) fn error(&self, node: usize) -> &Error {
