@@ -48,25 +48,18 @@ pub fn init_rank(call: &'static str, ranks: u32, ids: Vec<UniqueId>, rank: u32, 
     )
 }
 
-/// Meets the other ranks by the first of the ids; the others are of no use.
+/// Meets the other ranks by the ids.
 pub(super) fn join(ids: &[UniqueId], rank: u32, ranks: u32, cancel: &Arc<AtomicBool>) -> Result<Session> {
     let config = Config::get();
     check_device(config)?;
     introduce(config, rank);
-    let Some((id, unused)) = ids.split_first() else {
-        return Err(Error::Internal("a birth without an id".into()));
-    };
-    if let Some(warning) = bootstrap::warning(id) {
+    if let Some(warning) = ids.first().and_then(bootstrap::warning) {
         log::warn(format_args!("{warning}"));
     }
-    let request = Join { id, rank, ranks, ..Join::default() };
-    // Without this rank nobody will ever meet by the id. If it was made here, latecomers are turned away.
-    let session =
-        Session::join(config, &request, Arc::clone(cancel)).inspect_err(|_| bootstrap::retire(id))?;
-    for id in unused.iter().filter(|unused| *unused != id) {
-        bootstrap::retire(id);
-    }
-    Ok(session)
+    let request = Join { rank, ranks, ..Join::default() };
+    // Without this rank nobody will ever meet by the ids. Of those made here latecomers are turned away.
+    Session::join_by_several(config, ids, &request, Arc::clone(cancel))
+        .inspect_err(|_| ids.iter().for_each(bootstrap::retire))
 }
 
 /// Makes a rank out of the session in which the ranks met.
