@@ -14,6 +14,10 @@
 //! centre sends O(n^2). Failures travel along the tree as well, and a rank that waits long says to its neighbours
 //! for whom, so that whoever runs out of time first can name who is missing.
 //!
+//! **Several ids** ([`Session::join_by_several`]): as many groups of ranks that follow each other, each introduced by
+//! the root of its id. The first ranks of the groups, the leaders, are introduced by the first root as well, and
+//! stand in a tree of their own, from which those of the groups hang. A leader passes on what its roots say.
+//!
 //! **A child.** Ranks of a communicator that want a child of it ([`Session::derive`]) know each other's cards, and
 //! so need no root: they go straight to their places in the tree, with a secret that derives from the parent's key,
 //! who takes part and what for. Whoever comes before the rank above it has come waits in that process's lobby.
@@ -29,7 +33,7 @@
 //! | `message`, `wire` | the words of the exchange, and bytes with bounds |
 //! | `lobby` | who connected to this process and has not said yet for whom; pure |
 //! | `root` | the rendezvous of a birth; pure |
-//! | `member` | a rank's side, made of `seek` (reach somebody who has several addresses), `branch` (its place in the tree) and `guests` (who comes to its door); pure |
+//! | `member` | a rank's side, made of `audience` (its dealings with a root), `branch` (its place in the tree), `seek` (reach somebody who has several addresses) and `guests` (who comes to its door); pure |
 //! | `epitaph` | what those hear that come to the door of a rank that gave up; pure |
 //! | `tree`, `interfaces` | who stands above whom; which addresses are offered and tried; pure |
 //! | `place`, `secret` | the listeners that the settings ask for; the secret beside an address |
