@@ -11,7 +11,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use shoal::comm::{Comm, Options, unique_id};
 use shoal::group;
 use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar};
-use shoal::schedule::{self, Algorithm, Call};
+use shoal::schedule::{self, Algorithm, Call, Hosts};
 
 /// Calls of one rank: a name, the operation, its elements.
 const CALLS: &[(&str, Kind, usize)] =
@@ -81,7 +81,9 @@ fn plans(criterion: &mut Criterion) {
             in_place: false,
         };
         bench.bench_function(*name, |bencher| {
-            bencher.iter(|| schedule::plan(*algorithm, black_box(&call), 0).expect("it has a form"));
+            bencher.iter(|| {
+                schedule::plan(*algorithm, black_box(&call), 0, &Hosts::one()).expect("it has a form")
+            });
         });
     }
     bench.finish();

@@ -74,7 +74,8 @@ pub const SETTINGS: &[Setting] = &[
         "SHOAL_ALGORITHM",
         &["NCCL_ALGO"],
         "",
-        "exchange, ring, tree or pairwise, for every collective that has it",
+        "exchange, two-shot, ring, tree, tree4, tree8, double-tree, doubling, rabenseifner, bruck, pairwise, pat, \
+         leaders or slices, for every collective that has it",
     ),
     row("SHOAL_DEVICE", &[], "auto", "host, cuda or auto"),
 ];

@@ -115,7 +115,7 @@ fn collective(index: usize, op: &Op, facts: &Facts) -> Result<Part> {
         in_place: Shape::of(op, facts.rank).in_place,
     };
     let algorithm = tune::choose(&call, &facts.tune, &facts.algorithm);
-    let plan = schedule::plan(algorithm, &call, facts.rank).ok_or_else(|| {
+    let plan = schedule::plan(algorithm, &call, facts.rank, &facts.tune.hosts).ok_or_else(|| {
         Error::Internal(format!("{algorithm:?} has no form of {} for {} ranks", op.kind.name(), facts.ranks))
     })?;
     let work = Work::Collective(Collective {

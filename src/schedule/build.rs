@@ -21,8 +21,8 @@ use crate::op::Kind;
 /// Scratch is handed out in multiples of this, so that two ranges of it share no cache line.
 const SCRATCH_ALIGNMENT_BYTES: usize = 64;
 
-/// Local copies are cut to this, so that packets are looked after in between; but not into more steps than
-/// [`MOST_COPIES`].
+/// Local copies are cut to this, so that packets are looked after in between; but no copy into more steps than
+/// [`MOST_COPIES`], and twice as coarsely for every so many copies that the plan has already.
 const COPY_BYTES: usize = 256 << 10;
 const MOST_COPIES: usize = 4096;
 
@@ -43,6 +43,7 @@ pub struct Builder {
     known: HashMap<(u32, u32), u32>,
     memory: [Memory; 3],
     scratch_bytes: usize,
+    copy_count: usize,
     /// Reused between steps.
     needed: Vec<u32>,
 }
@@ -177,6 +178,7 @@ impl Builder {
             known: HashMap::new(),
             memory: Default::default(),
             scratch_bytes: 0,
+            copy_count: 0,
             needed: Vec::new(),
         }
     }
@@ -219,7 +221,9 @@ impl Builder {
         if from == into {
             return mark;
         }
-        let most_bytes = COPY_BYTES.max(from.bytes.div_ceil(MOST_COPIES).next_multiple_of(8));
+        let coarse_bytes = COPY_BYTES << (self.copy_count / MOST_COPIES).min(30);
+        let most_bytes = coarse_bytes.max(from.bytes.div_ceil(MOST_COPIES).next_multiple_of(8));
+        self.copy_count += from.bytes.div_ceil(most_bytes);
         for start in (0..from.bytes).step_by(most_bytes) {
             let bytes = most_bytes.min(from.bytes - start);
             let from = Range::new(from.buffer, from.offset + start, bytes);

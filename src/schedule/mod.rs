@@ -11,19 +11,31 @@
 //! so plans name [`SOURCE`] as written only there. Point-to-point plans and AlltoAll have no in place.
 #![forbid(unsafe_code)]
 
+mod algorithm;
+mod bruck;
 mod build;
 pub mod check;
+mod double_tree;
+mod doubling;
 mod exchange;
+mod group;
+mod hosts;
 #[cfg(test)]
 mod naive;
 mod pairwise;
+mod pat;
+mod rabenseifner;
 mod ring;
+mod slices;
 mod task;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod two_shot;
 
+pub use algorithm::Algorithm;
 pub use build::{Builder, Mark};
+pub use hosts::Hosts;
 
 use task::Task;
 
@@ -213,19 +225,6 @@ pub struct Call {
     pub in_place: bool,
 }
 
-/// An algorithm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Algorithm {
-    /// Everybody sends everything to everybody who needs it, at once.
-    Exchange,
-    /// Around the ring, a slice each hop.
-    Ring,
-    /// Along a binomial tree.
-    Tree,
-    /// Slices straight between owners, one partner after the other.
-    Pairwise,
-}
-
 impl Call {
     /// `count` in bytes.
     #[must_use]
@@ -261,78 +260,29 @@ impl Call {
     }
 }
 
-impl Algorithm {
-    /// Every algorithm.
-    pub const ALL: [Algorithm; 4] =
-        [Algorithm::Exchange, Algorithm::Ring, Algorithm::Tree, Algorithm::Pairwise];
-
-    /// The name as settings and logs have it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Algorithm::Exchange => "exchange",
-            Algorithm::Ring => "ring",
-            Algorithm::Tree => "tree",
-            Algorithm::Pairwise => "pairwise",
-        }
-    }
-
-    /// The algorithm of that name, in letters of either case.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Algorithm> {
-        Algorithm::ALL.into_iter().find(|algorithm| algorithm.name().eq_ignore_ascii_case(name.trim()))
-    }
-
-    /// Whether it has a form for `kind`.
-    #[must_use]
-    pub const fn serves(self, kind: Kind) -> bool {
-        match self {
-            Algorithm::Exchange => !kind.is_point_to_point(),
-            Algorithm::Ring => matches!(
-                kind,
-                Kind::AllReduce | Kind::ReduceScatter | Kind::AllGather | Kind::Broadcast | Kind::Reduce
-            ),
-            Algorithm::Tree => matches!(
-                kind,
-                Kind::AllReduce
-                    | Kind::Reduce
-                    | Kind::Broadcast
-                    | Kind::Gather
-                    | Kind::Scatter
-                    | Kind::AllGather
-            ),
-            Algorithm::Pairwise => {
-                matches!(kind, Kind::AllReduce | Kind::ReduceScatter | Kind::AllGather | Kind::AlltoAll)
-            }
-        }
-    }
-}
-
 /// The most bytes of one piece of a large message. First guess, to be measured: half of what a core's second
 /// cache usually holds, so that a piece that was just received is reduced and passed on from there.
 pub const PIECE_BYTES: usize = 256 << 10;
 
-/// What `rank` does for `call` under `algorithm`. `None` where the algorithm has no form for the operation,
-/// or the call names ranks or bytes that cannot exist.
+/// What `rank` does for `call` under `algorithm`, on `hosts`. `None` where the algorithm has no form for the
+/// operation, or the call names ranks or bytes that cannot exist.
 #[must_use]
-pub fn plan(algorithm: Algorithm, call: &Call, rank: u32) -> Option<Plan> {
-    plan_in_pieces(algorithm, call, rank, PIECE_BYTES)
+pub fn plan(algorithm: Algorithm, call: &Call, rank: u32, hosts: &Hosts) -> Option<Plan> {
+    plan_in_pieces(algorithm, call, rank, hosts, PIECE_BYTES)
 }
 
 /// [`plan`] with large messages cut into pieces of at most `piece_bytes`, the same number on every rank.
 #[must_use]
-pub fn plan_in_pieces(algorithm: Algorithm, call: &Call, rank: u32, piece_bytes: usize) -> Option<Plan> {
-    if !call.is_sound(rank) || !algorithm.serves(call.kind) {
+pub fn plan_in_pieces(
+    algorithm: Algorithm,
+    call: &Call,
+    rank: u32,
+    hosts: &Hosts,
+    piece_bytes: usize,
+) -> Option<Plan> {
+    if !call.is_sound(rank) || !algorithm.serves(call.kind) || !hosts.fits(call.ranks) {
         return None;
     }
-    let task = Task::new(call, rank, piece_bytes);
-    if call.ranks == 1 {
-        return Some(task.alone());
-    }
-    match algorithm {
-        Algorithm::Exchange => exchange::plan(&task),
-        Algorithm::Ring => ring::plan(&task),
-        Algorithm::Tree => tree::plan(&task),
-        Algorithm::Pairwise => pairwise::plan(&task),
-    }
+    let task = Task::new(call, rank, hosts, piece_bytes);
+    if call.ranks == 1 { Some(task.alone()) } else { algorithm.plan(&task) }
 }

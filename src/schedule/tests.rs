@@ -3,7 +3,7 @@
 
 use super::check::check;
 use super::naive::{Arithmetic, Random, World};
-use super::{Action, Algorithm, Call, Lane, Plan, Range, Step, Wait, plan_in_pieces};
+use super::{Action, Algorithm, Call, Hosts, Lane, Plan, Range, Step, Wait, plan_in_pieces};
 use crate::op::{DataType, Kind, Reduction};
 
 /// Which ranks work in place.
@@ -21,6 +21,49 @@ struct Case {
     call: Call,
     in_place: InPlace,
     piece_bytes: usize,
+    shape: Shape,
+}
+
+/// How ranks lie on hosts.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    /// All on one.
+    One,
+    /// So many on each, the rest on the last.
+    Blocks(u32),
+    /// Dealt to so many hosts in turns.
+    Dealt(u32),
+    /// One rank on the first, two on the second, and so on.
+    Growing,
+    /// At random.
+    Wild(u64),
+}
+
+const SHAPES: [Shape; 8] = [
+    Shape::One,
+    Shape::Blocks(1),
+    Shape::Blocks(2),
+    Shape::Blocks(4),
+    Shape::Blocks(8),
+    Shape::Dealt(3),
+    Shape::Growing,
+    Shape::Wild(1),
+];
+
+impl Shape {
+    fn hosts(self, ranks: u32) -> Hosts {
+        let of = |host: &dyn Fn(u32) -> u32| Hosts::of((0..ranks).map(host).collect());
+        match self {
+            Shape::One => Hosts::one(),
+            Shape::Blocks(size) => of(&|rank| (rank / size).min((ranks / size).max(1) - 1)),
+            Shape::Dealt(count) => of(&|rank| rank % count),
+            Shape::Growing => of(&|rank| (8 * rank + 1).isqrt().div_ceil(2)),
+            Shape::Wild(seed) => {
+                let mut random = Random(seed + u64::from(ranks));
+                Hosts::of((0..ranks).map(|_| random.below(1 + ranks as usize / 3) as u32).collect())
+            }
+        }
+    }
 }
 
 impl Case {
@@ -32,7 +75,8 @@ impl Case {
         };
         let calls: Vec<_> =
             (0..self.call.ranks).map(|rank| Call { in_place: in_place(rank), ..self.call }).collect();
-        let plan = |(rank, call)| plan_in_pieces(self.algorithm, call, rank, self.piece_bytes);
+        let hosts = self.shape.hosts(self.call.ranks);
+        let plan = |(rank, call)| plan_in_pieces(self.algorithm, call, rank, &hosts, self.piece_bytes);
         let plans = (0..).zip(&calls).map(|pair| plan(pair).expect("it has a form")).collect();
         (calls, plans)
     }
@@ -89,7 +133,16 @@ fn some_case(random: &mut Random, ranks: u32, counts: &[usize], pieces: &[usize]
             in_place: false,
         };
         let in_place = random.pick(&[InPlace::None, InPlace::All, InPlace::Some]);
-        return Case { algorithm, call, in_place, piece_bytes: random.pick(pieces) };
+        let shape = random.pick(&SHAPES);
+        return Case { algorithm, call, in_place, piece_bytes: random.pick(pieces), shape };
+    }
+}
+
+/// The shapes that make a difference.
+fn shapes_of(algorithm: Algorithm) -> &'static [Shape] {
+    match algorithm {
+        Algorithm::Leaders | Algorithm::Slices => &SHAPES,
+        _ => &SHAPES[..1],
     }
 }
 
@@ -105,7 +158,9 @@ fn each_small_case(ranks: u32, mut visit: impl FnMut(Case)) {
                         for in_place in [InPlace::None, InPlace::All, InPlace::Some] {
                             let call =
                                 Call { kind, data_type, reduction, root, count, ranks, in_place: false };
-                            visit(Case { algorithm, call, in_place, piece_bytes: 16 });
+                            for &shape in shapes_of(algorithm) {
+                                visit(Case { algorithm, call, in_place, piece_bytes: 16, shape });
+                            }
                         }
                     }
                 }
@@ -173,7 +228,7 @@ fn many_ranks_are_proved() {
 
 #[test]
 fn results_of_an_all_reduce_have_the_same_bits() {
-    for algorithm in Algorithm::ALL {
+    for algorithm in Algorithm::ALL.into_iter().filter(|algorithm| algorithm.serves(Kind::AllReduce)) {
         for ranks in 2..=9 {
             let call = Call {
                 kind: Kind::AllReduce,
@@ -185,7 +240,8 @@ fn results_of_an_all_reduce_have_the_same_bits() {
                 ranks,
                 in_place: false,
             };
-            let case = Case { algorithm, call, in_place: InPlace::Some, piece_bytes: 32 };
+            let shape = Shape::Growing;
+            let case = Case { algorithm, call, in_place: InPlace::Some, piece_bytes: 32, shape };
             let (calls, plans) = case.build();
             let mut world = World::new(&calls, &plans, u64::from(ranks), 1, Arithmetic::Singles);
             world.run().expect("it runs");
@@ -207,17 +263,17 @@ fn what_cannot_be_has_no_plan() {
         in_place: false,
     };
     for algorithm in Algorithm::ALL {
-        assert_eq!(super::plan(algorithm, &call, 0), None, "no such root");
+        assert_eq!(super::plan(algorithm, &call, 0, &Hosts::one()), None, "no such root");
         let sound = Call { root: 0, ..call };
-        assert_eq!(super::plan(algorithm, &sound, 3), None, "no such rank");
+        assert_eq!(super::plan(algorithm, &sound, 3, &Hosts::one()), None, "no such rank");
         assert_eq!(
-            super::plan(algorithm, &Call { count: usize::MAX / 4, ..sound }, 0),
+            super::plan(algorithm, &Call { count: usize::MAX / 4, ..sound }, 0, &Hosts::one()),
             None,
             "no such memory"
         );
         for kind in Kind::ALL {
             let call = Call { kind, ..sound };
-            assert_eq!(super::plan(algorithm, &call, 0).is_some(), algorithm.serves(kind));
+            assert_eq!(super::plan(algorithm, &call, 0, &Hosts::one()).is_some(), algorithm.serves(kind));
         }
     }
 }
@@ -234,12 +290,12 @@ fn plans_of_a_thousand_ranks_are_small() {
         in_place: false,
     };
     for algorithm in [Algorithm::Exchange, Algorithm::Pairwise] {
-        let plan = super::plan(algorithm, &call, 500).expect("it has a form");
+        let plan = super::plan(algorithm, &call, 500, &Hosts::one()).expect("it has a form");
         assert!(plan.steps.len() < 2100 && plan.waits.len() < 1100);
     }
     let call = Call { kind: Kind::AllReduce, ..call };
-    for algorithm in Algorithm::ALL {
-        let plan = super::plan(algorithm, &call, 500).expect("it has a form");
+    for algorithm in Algorithm::ALL.into_iter().filter(|algorithm| algorithm.serves(Kind::AllReduce)) {
+        let plan = super::plan(algorithm, &call, 500, &Hosts::one()).expect("it has a form");
         assert!(plan.waits.len() < 2 * plan.steps.len(), "{}", plan.algorithm);
     }
 }
@@ -249,7 +305,8 @@ fn absurd_sizes_make_plans_of_bounded_length() {
     let mut random = Random(5);
     for _ in 0..40 {
         let case = some_case(&mut random, 4, &[1 << 55], &[1 << 18]);
-        let plan = plan_in_pieces(case.algorithm, &case.call, 1, case.piece_bytes).expect("it has a form");
+        let plan = plan_in_pieces(case.algorithm, &case.call, 1, &case.shape.hosts(4), case.piece_bytes)
+            .expect("it has a form");
         assert!(plan.steps.len() < 200_000, "{case:?}");
     }
 }
@@ -260,7 +317,7 @@ fn small_data_needs_little_scratch() {
     for _ in 0..200 {
         let case = some_case(&mut random, 8, &[1], &[super::PIECE_BYTES]);
         for call in [case.call, Call { in_place: true, ..case.call }] {
-            let plan = super::plan(case.algorithm, &call, 1).expect("it has a form");
+            let plan = super::plan(case.algorithm, &call, 1, &case.shape.hosts(8)).expect("it has a form");
             assert!(plan.scratch_bytes <= 64 * 20, "{case:?}: {}", plan.scratch_bytes);
         }
     }

@@ -5,10 +5,10 @@
 #![forbid(unsafe_code)]
 
 use crate::op::Kind;
-use crate::schedule::{Algorithm, Call};
+use crate::schedule::{Algorithm, Call, Hosts};
 
 /// What all ranks know of the machines they run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// How many ranks.
     pub ranks: u32,
@@ -16,6 +16,8 @@ pub struct Facts {
     pub ranks_per_host: u32,
     /// How many cores such a host has, at least.
     pub cores: u32,
+    /// Which ranks share a host.
+    pub hosts: Hosts,
 }
 
 impl Facts {
@@ -134,7 +136,7 @@ mod tests {
             ranks,
             in_place: false,
         };
-        (call, Facts { ranks, ranks_per_host: ranks, cores: 1024 })
+        (call, Facts { ranks, ranks_per_host: ranks, cores: 1024, hosts: Hosts::one() })
     }
 
     #[test]
@@ -161,7 +163,7 @@ mod tests {
                 for count in [0, 1, 100, 10_000, 1_000_000] {
                     let (call, facts) = call(kind, count, ranks);
                     let algorithm = choose(&call, &facts, "");
-                    assert!(crate::schedule::plan(algorithm, &call, ranks / 2).is_some());
+                    assert!(crate::schedule::plan(algorithm, &call, ranks / 2, &facts.hosts).is_some());
                 }
             }
         }
