@@ -7,7 +7,7 @@ use crate::op::Kind;
 /// Cuts fall on multiples of this where there is enough data: no two ranks then write one cache line.
 const LINE_BYTES: usize = 64;
 
-/// Slices shorter than this are cut between any two elements.
+/// Slices shorter than this are cut between any two elements, or bytes where nothing is combined.
 const SHORT_SLICE_BYTES: usize = 1024;
 
 /// No message is cut into more pieces, so that plans stay small however large the data.
@@ -93,7 +93,9 @@ impl<'a> Task<'a> {
     pub(super) fn cut(&self, range: Range, index: u32, count: u32) -> Range {
         let (bytes, count, index) = (range.bytes, count as usize, index as usize);
         let is_short = bytes / count < SHORT_SLICE_BYTES;
-        let unit = if is_short { self.call.data_type.size_bytes() } else { LINE_BYTES };
+        // Ranks may name different types for what is moved only: cuts must not depend on them.
+        let element_bytes = if self.call.kind.reduces() { self.call.data_type.size_bytes() } else { 1 };
+        let unit = if is_short { element_bytes } else { LINE_BYTES };
         let units = bytes.div_ceil(unit);
         let start = |index: usize| ((units / count * index + index.min(units % count)) * unit).min(bytes);
         Range::new(range.buffer, range.offset + start(index), start(index + 1) - start(index))
