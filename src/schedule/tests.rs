@@ -1,6 +1,8 @@
 //! All algorithms, by the thousand: proved by the checker, and run on bytes by the naive executor.
 
+mod counts;
 mod mutants;
+mod sweep;
 
 use super::check::check;
 use super::naive::{Arithmetic, Random, World};
