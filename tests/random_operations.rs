@@ -77,6 +77,7 @@ impl Team {
         perhaps("SHOAL_SPIN", &["0", "10", "1000"]);
         perhaps("SHOAL_FRAME_BYTES", &["64", "300", "2000"]);
         perhaps("SHOAL_COALESCE_BYTES", &["16", "200"]);
+        perhaps("SHOAL_DETERMINISTIC", &["0", "0", "1"]);
         perhaps("SHOAL_ALGORITHM", &Algorithm::ALL.map(Algorithm::name));
         Team { number, form, process_count, limits, settings, extra: Vec::new() }
     }

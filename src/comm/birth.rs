@@ -77,6 +77,7 @@ fn facts(rank: u32, ranks: u32, topology: &Topology, config: &Config) -> Facts {
             ranks_per_host: topology.hosts().iter().map(|host| host.ranks.len()).max().unwrap_or(1) as u32,
             cores: topology.hosts().iter().map(|host| host.cores).min().unwrap_or(1),
             hosts: Hosts::of((0..ranks).map(|rank| topology.host_of(rank) as u32).collect()),
+            is_deterministic: config.deterministic,
         },
         algorithm: config.algorithm.clone(),
     }

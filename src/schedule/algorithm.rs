@@ -111,6 +111,13 @@ impl Algorithm {
         }
     }
 
+    /// Whether it reduces in the order that depends on nothing but the number of ranks (see `doubling`): all
+    /// such algorithms give the same bits, on any hosts and in any pieces.
+    #[must_use]
+    pub const fn is_ordered(self) -> bool {
+        matches!(self, Algorithm::Doubling | Algorithm::Rabenseifner)
+    }
+
     /// Its plan for a task of more than one rank, of an operation that it serves.
     pub(super) fn plan(self, task: &Task<'_>) -> Option<Plan> {
         let name = self.name();

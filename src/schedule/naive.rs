@@ -122,6 +122,14 @@ impl Buffers {
         Ok(start + range.offset..start + range.offset + range.bytes)
     }
 
+    /// Puts singles into the source, before anything runs.
+    pub(super) fn fill_source(&mut self, mut next: impl FnMut() -> f32) {
+        let (start, bytes) = self.places[0];
+        for chunk in self.memory[start..start + bytes].chunks_exact_mut(4) {
+            chunk.copy_from_slice(&next().to_le_bytes());
+        }
+    }
+
     pub(super) fn result(&self) -> Vec<u8> {
         self.bytes_of(1)
     }
@@ -226,14 +234,13 @@ impl<'a> World<'a> {
                 lanes.push(LaneState { rank, lane, done: 0, half: None, sent: None, is_slow });
             }
         }
-        let before = ranks.iter().map(|rank| rank.memory.clone()).collect();
         let lines = HashMap::new();
         World {
             calls,
             posts,
             plans,
             ranks,
-            before,
+            before: Vec::new(),
             lanes,
             first_lanes,
             lines,
@@ -245,6 +252,7 @@ impl<'a> World<'a> {
 
     /// Runs everything and compares every result with what it should be.
     pub(super) fn run(&mut self) -> Result<(), String> {
+        self.before = self.ranks.iter().map(|rank| rank.memory.clone()).collect();
         let mut order: Vec<usize> = (0..self.lanes.len()).collect();
         loop {
             for index in (1..order.len()).rev() {

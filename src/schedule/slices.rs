@@ -171,23 +171,24 @@ fn scatter_sums(task: &Task<'_>, rails: &Rails, builder: &mut Builder) {
     let owners: Vec<Vec<u32>> = (0..rails.count)
         .map(|rail| (0..rails.hosts.len()).flat_map(|host| rails.on(host, rail)).collect())
         .collect();
-    let longest = owners.iter().map(Vec::len).max().unwrap_or(0);
     let mut aside = None;
     for part in task.block_parts() {
-        let mine = &owners[rails.rail()];
-        let own_count = if rails.is_owner() { mine.len() } else { 0 };
+        let own_count = if rails.is_owner() { owners[rails.place].len() } else { 0 };
         let aside = *aside.get_or_insert_with(|| builder.scratch(own_count * part.bytes));
-        for (number, index) in
-            (0..longest).flat_map(|number| (0..part.bytes.div_ceil(piece_bytes)).map(move |i| (number, i)))
+        let runs: Vec<_> = owners.iter().map(|owners| runs_of(task, owners, part)).collect();
+        let run_count = runs.iter().map(Vec::len).max().unwrap_or(0);
+        let longest_bytes = runs.iter().flatten().map(|(_, run)| run.bytes).max().unwrap_or(0);
+        for (number, index) in (0..run_count)
+            .flat_map(|number| (0..longest_bytes.div_ceil(piece_bytes)).map(move |index| (number, index)))
         {
-            let own = |rail: usize| match owners[rail].get(number) {
-                Some(&rank) => {
-                    piece(within(task.slice(SOURCE, rank), part.offset, part.bytes), index, piece_bytes)
-                }
+            let own = |rail: usize| match runs[rail].get(number) {
+                Some(&(_, run)) => piece(run, index, piece_bytes),
                 None => Range::new(SOURCE, 0, 0),
             };
-            let into = within(aside, number * part.bytes + index * piece_bytes, 0);
-            let into = |own: Range| Range { bytes: own.bytes, ..into };
+            let into = |own: Range| {
+                let start = runs[rails.rail()].get(number).map_or(0, |(start, _)| *start);
+                within(aside, start + index * piece_bytes, own.bytes)
+            };
             if let Some(sum) = sum_at_owners(rails, builder, &mut input, own, |_, own| into(own)) {
                 builder.copy(sum, into(sum));
             }
@@ -218,6 +219,20 @@ fn scatter_sums(task: &Task<'_>, rails: &Rails, builder: &mut Builder) {
             }
         }
     }
+}
+
+/// The parts of the blocks of some ranks, joined where they lie side by side, each with where it starts if all
+/// of them do.
+fn runs_of(task: &Task<'_>, ranks: &[u32], part: Range) -> Vec<(usize, Range)> {
+    let mut runs: Vec<(usize, Range)> = Vec::new();
+    for (number, &rank) in ranks.iter().enumerate() {
+        let own = within(task.slice(SOURCE, rank), part.offset, part.bytes);
+        match runs.last_mut() {
+            Some((_, run)) if run.end() == own.offset => run.bytes += own.bytes,
+            _ => runs.push((number * part.bytes, own)),
+        }
+    }
+    runs
 }
 
 fn gather_all(task: &Task<'_>, rails: &Rails, builder: &mut Builder) {

@@ -265,6 +265,48 @@ fn results_of_an_all_reduce_have_the_same_bits() {
     }
 }
 
+/// The bits of a sum of singles, in the order of the plans: every rank's result.
+fn bits(algorithm: Algorithm, kind: Kind, root: u32, ranks: u32, piece_bytes: usize) -> Vec<Vec<u8>> {
+    // Of a ReduceScatter, a block each of the same vectors.
+    let count = if kind == Kind::ReduceScatter { 5 } else { 5 * ranks as usize };
+    let (data_type, reduction) = (DataType::Float32, Reduction::Sum);
+    let call = Call { kind, data_type, reduction, root, count, ranks, in_place: false };
+    let case = Case { algorithm, call, in_place: InPlace::None, piece_bytes, shape: Shape::Wild(3) };
+    let (calls, plans) = case.build();
+    let mut world = World::new(&calls, &plans, 1, 1, Arithmetic::Singles);
+    // The same numbers for every algorithm, whatever its scratch; of many sizes, so that the order shows.
+    for (rank, buffers) in (0..).zip(&mut world.ranks) {
+        let mut random = Random(rank);
+        buffers
+            .fill_source(|| ((random.next() % 2000) as f32 - 1000.0) * 1.1_f32.powi(random.below(90) as i32));
+    }
+    world.run().expect("it runs");
+    world.ranks.iter().map(super::naive::Buffers::result).collect()
+}
+
+#[test]
+fn ordered_algorithms_have_the_same_bits() {
+    let mut others = 0;
+    for ranks in 2..=17 {
+        let result = bits(Algorithm::Doubling, Kind::AllReduce, 0, ranks, 1 << 20).swap_remove(0);
+        for piece_bytes in [16, 64, 1 << 20] {
+            for algorithm in Algorithm::ALL.into_iter().filter(|algorithm| algorithm.is_ordered()) {
+                let all = bits(algorithm, Kind::AllReduce, 0, ranks, piece_bytes);
+                assert!(all.iter().all(|one| *one == result), "{algorithm:?} of {ranks}");
+                for root in [0, ranks / 2, ranks - 1] {
+                    let all = bits(algorithm, Kind::Reduce, root, ranks, piece_bytes);
+                    assert_eq!(all[root as usize], result, "{algorithm:?} of {ranks} with root {root}");
+                }
+                if algorithm.serves(Kind::ReduceScatter) {
+                    assert_eq!(bits(algorithm, Kind::ReduceScatter, 0, ranks, piece_bytes).concat(), result);
+                }
+            }
+        }
+        others += usize::from(bits(Algorithm::Ring, Kind::AllReduce, 0, ranks, 64)[0] != result);
+    }
+    assert!(others > 10, "orders do not show in these numbers");
+}
+
 #[test]
 fn what_cannot_be_has_no_plan() {
     let call = Call {

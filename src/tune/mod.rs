@@ -18,6 +18,8 @@ pub struct Facts {
     pub cores: u32,
     /// Which ranks share a host.
     pub hosts: Hosts,
+    /// Whether reductions must have the same bits whatever the algorithm and wherever ranks are.
+    pub is_deterministic: bool,
 }
 
 impl Facts {
@@ -100,8 +102,21 @@ pub const DEFAULT_TABLE: &[Row] = &[
 /// operation, else what the table says.
 #[must_use]
 pub fn choose(call: &Call, facts: &Facts, wanted: &str) -> Algorithm {
-    let wanted = Algorithm::named(wanted).filter(|algorithm| algorithm.serves(call.kind));
-    wanted.unwrap_or_else(|| look_up(DEFAULT_TABLE, call, facts))
+    let must_be_ordered = facts.is_deterministic && call.kind.reduces();
+    let may_be =
+        |algorithm: &Algorithm| algorithm.serves(call.kind) && (algorithm.is_ordered() || !must_be_ordered);
+    let chosen = || if must_be_ordered { ordered(call) } else { look_up(DEFAULT_TABLE, call, facts) };
+    Algorithm::named(wanted).filter(may_be).unwrap_or_else(chosen)
+}
+
+/// Up to this many bytes, the fewest hops; above, the fewest bytes. First guess, to be measured.
+const MOST_DOUBLING_BYTES: usize = 16 * KIB;
+
+/// The choice among algorithms that all give the same bits.
+fn ordered(call: &Call) -> Algorithm {
+    let is_small = call.bytes() <= MOST_DOUBLING_BYTES;
+    let doubles = is_small && Algorithm::Doubling.serves(call.kind);
+    if doubles { Algorithm::Doubling } else { Algorithm::Rabenseifner }
 }
 
 /// The first row of `table` that fits, else one hop, which every operation has.
@@ -136,7 +151,10 @@ mod tests {
             ranks,
             in_place: false,
         };
-        (call, Facts { ranks, ranks_per_host: ranks, cores: 1024, hosts: Hosts::one() })
+        (
+            call,
+            Facts { ranks, ranks_per_host: ranks, cores: 1024, hosts: Hosts::one(), is_deterministic: false },
+        )
     }
 
     #[test]
@@ -184,6 +202,22 @@ mod tests {
         assert_eq!(choose(&call_a, &facts, "nonsense"), Algorithm::Exchange);
         let (call_b, facts) = call(Kind::AlltoAll, 2, 8);
         assert_eq!(choose(&call_b, &facts, "ring"), Algorithm::Exchange);
+    }
+
+    #[test]
+    fn deterministic_reductions_are_ordered_whatever_is_wanted() {
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.reduces()) {
+            for count in [1, 1 << 10, 1 << 20] {
+                let (call, facts) = call(kind, count, 8);
+                let facts = Facts { is_deterministic: true, ..facts };
+                for wanted in ["", "ring", "doubling", "leaders"] {
+                    let algorithm = choose(&call, &facts, wanted);
+                    assert!(algorithm.is_ordered() && algorithm.serves(kind));
+                }
+            }
+        }
+        let (call, facts) = call(Kind::AllGather, 1, 8);
+        assert_eq!(choose(&call, &Facts { is_deterministic: true, ..facts }, "ring"), Algorithm::Ring);
     }
 
     #[test]

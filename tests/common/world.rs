@@ -36,6 +36,8 @@ pub struct Setup {
     pub ranks_per_host: u32,
     /// Whether ranks are dealt to hosts in turns.
     pub is_dealt: bool,
+    /// Whether reductions must have the same bits whatever the algorithm.
+    pub is_deterministic: bool,
     pub trouble: Option<Trouble>,
 }
 
@@ -91,6 +93,7 @@ impl Setup {
             trouble: None,
             ranks_per_host: dice.pick(&[1, 2, 3, 4, 1000]),
             is_dealt: dice.chance(30),
+            is_deterministic: dice.chance(10),
         }
     }
 
@@ -498,6 +501,7 @@ fn facts(program: &Program, setup: &Setup, rank: u32) -> Facts {
             ranks_per_host: program.ranks,
             cores: setup.cores,
             hosts: setup.hosts(program.ranks),
+            is_deterministic: setup.is_deterministic,
         },
         algorithm: setup.algorithm.to_owned(),
     }
