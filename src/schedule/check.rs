@@ -13,8 +13,8 @@
 //!    that hold nothing finishes with any that hold more.
 //! 2. Since all conflicting steps are ordered, every execution gives every read the same bytes; so the terms
 //!    of one execution are the terms of all.
-//! 3. A frame is a packet of several messages: its sender stands at it until the receiver has taken all, each
-//!    by a step of its own.
+//! 3. A frame is a packet of several messages, and one step may receive several, whatever packets bring them:
+//!    messages move one by one, and each side stands at its step until the last of the step's has moved.
 //! 4. Terms cover ranges, not elements: the cost follows the number of cuts, not of bytes.
 #![forbid(unsafe_code)]
 
@@ -105,8 +105,8 @@ struct Rank<'a> {
     lanes: HashMap<Way, usize>,
     /// How many steps of each lane are done.
     done: Vec<u32>,
-    /// How many messages of each lane's next step were taken.
-    taken: Vec<u32>,
+    /// How many messages of each lane's next step have moved.
+    moved: Vec<u32>,
     /// Lanes that look again when a lane has moved on.
     wakes: Vec<Vec<u32>>,
     memory: Memory,
@@ -128,7 +128,7 @@ impl<'a> Rank<'a> {
             layout,
             lanes: ways.iter().copied().zip(0..).collect(),
             done: vec![0; ways.len()],
-            taken: vec![0; ways.len()],
+            moved: vec![0; ways.len()],
             wakes: vec![Vec::new(); ways.len()],
             ways,
             memory,
@@ -196,6 +196,14 @@ impl<'a> Rank<'a> {
         clock.binary_search_by_key(&lane, |entry| entry.0).is_ok_and(|found| clock[found].1 > index)
     }
 
+    /// The next message of the lane's step, which counts as moved; behind the last one, none have.
+    fn next_message(&mut self, lane: usize, step: usize) -> Option<super::Range> {
+        let messages = shape::messages(self.plan, &self.plan.steps[step]);
+        let moved = self.moved[lane] as usize;
+        self.moved[lane] = if moved + 1 < messages.len() { moved as u32 + 1 } else { 0 };
+        messages.get(moved).copied()
+    }
+
     fn read(&mut self, step: usize, range: super::Range) -> Result<Vec<Part>, String> {
         let Rank { plan, clocks, memory, layout, .. } = self;
         memory.read(layout.at(range), range.bytes, step, |a, b| Self::is_ordered(plan, clocks, a, b))
@@ -220,7 +228,8 @@ impl Run<'_> {
                 let other = &self.ranks[peer as usize];
                 let theirs = other.lane_to(back).map_or(&[][..], |lane| other.steps(lane));
                 let sizes = |plan: &Plan, steps: &[Step]| -> Vec<_> {
-                    steps.iter().flat_map(|step| shape::message_bytes(plan, step)).collect()
+                    let messages = steps.iter().flat_map(|step| shape::messages(plan, step));
+                    messages.map(|range| range.bytes).collect()
                 };
                 let (mine, theirs) = (sizes(rank.plan, rank.steps(lane)), sizes(other.plan, theirs));
                 if mine != theirs {
@@ -285,36 +294,38 @@ impl Run<'_> {
         let is_send = matches!(step.action, Action::Send { .. } | Action::SendFrame { .. });
         let (sender, receiver) =
             if is_send { ((number, lane), (peer, other)) } else { ((peer, other), (number, lane)) };
-        let (parts, is_whole) = self.run_send(sender).map_err(|what| Flaw { rank: sender.0 as u32, what })?;
-        self.run_recv(receiver, parts).map_err(|what| Flaw { rank: receiver.0 as u32, what })?;
-        Ok(if is_whole { vec![sender, receiver] } else { vec![receiver] })
+        let flaw = |number: usize| move |what| Flaw { rank: number as u32, what };
+        loop {
+            let parts = self.run_send(sender).map_err(flaw(sender.0))?;
+            self.run_recv(receiver, parts).map_err(flaw(receiver.0))?;
+            let is_done = |side: &(usize, usize)| self.ranks[side.0].moved[side.1] == 0;
+            let done: Vec<_> = [sender, receiver].into_iter().filter(is_done).collect();
+            if !done.is_empty() {
+                return Ok(done);
+            }
+        }
     }
 
-    /// The next message of the packet at which the lane stands, and whether it is the last one.
-    fn run_send(&mut self, (number, lane): (usize, usize)) -> Result<(Vec<Part>, bool), String> {
+    /// The next message of the packet at which the lane stands.
+    fn run_send(&mut self, (number, lane): (usize, usize)) -> Result<Vec<Part>, String> {
         let rank = &mut self.ranks[number];
         let step = rank.start(lane);
-        let plan = rank.plan;
-        let messages = shape::sent(plan, &plan.steps[step]);
-        let from = *messages.get(rank.taken[lane] as usize).ok_or("a lane mixes directions")?;
-        let is_last = rank.taken[lane] as usize + 1 == messages.len();
-        rank.taken[lane] = if is_last { 0 } else { rank.taken[lane] + 1 };
-        Ok((rank.read(step, from)?, is_last))
+        let from = rank.next_message(lane, step).ok_or("a lane mixes directions")?;
+        rank.read(step, from)
     }
 
+    /// Brings the next message of the lane to where it belongs.
     fn run_recv(&mut self, (number, lane): (usize, usize), incoming: Vec<Part>) -> Result<(), String> {
         let rank = &mut self.ranks[number];
         let step = rank.start(lane);
-        match rank.plan.steps[step].action {
-            Action::Recv { into, .. } => rank.write(step, into, incoming),
-            Action::RecvReduce { with, into, incoming_first, .. } => {
-                let with = rank.read(step, with)?;
-                let (left, right) = if incoming_first { (incoming, with) } else { (with, incoming) };
-                let sum = self.terms.combine(&left, &right)?;
-                rank.write(step, into, sum)
-            }
-            _ => Err("a lane mixes directions".into()),
-        }
+        let into = rank.next_message(lane, step).ok_or("a lane mixes directions")?;
+        let Action::RecvReduce { with, incoming_first, .. } = rank.plan.steps[step].action else {
+            return rank.write(step, into, incoming);
+        };
+        let with = rank.read(step, with)?;
+        let (left, right) = if incoming_first { (incoming, with) } else { (with, incoming) };
+        let sum = self.terms.combine(&left, &right)?;
+        rank.write(step, into, sum)
     }
 
     fn run_local(&mut self, number: usize, lane: usize) -> Result<(), String> {

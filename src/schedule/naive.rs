@@ -167,6 +167,8 @@ struct LaneState {
     half: Option<Vec<u8>>,
     /// The packet is in the line; when so many were taken, the step is done.
     sent: Option<usize>,
+    /// How many messages of the step were received.
+    received: usize,
     is_slow: bool,
 }
 
@@ -231,7 +233,7 @@ impl<'a> World<'a> {
             first_lanes.push(lanes.len());
             for lane in 0..plan.lanes.len() {
                 let is_slow = random.below(4) == 0;
-                lanes.push(LaneState { rank, lane, done: 0, half: None, sent: None, is_slow });
+                lanes.push(LaneState { rank, lane, done: 0, half: None, sent: None, received: 0, is_slow });
             }
         }
         let lines = HashMap::new();
@@ -308,6 +310,20 @@ impl<'a> World<'a> {
                 self.send(&mut state, peer, messages.ok_or("a frame of messages that are not there")?)?
             }
             Action::Recv { peer, into } => self.receive(&mut state, peer, into, None)?,
+            Action::RecvMessages { peer, first, count } => {
+                let before = state.done;
+                let messages = &self.plans[state.rank].messages;
+                let into = messages.get(first as usize + state.received);
+                let into = *into.ok_or("a receive of messages that are not there")?;
+                let has_moved = self.receive(&mut state, peer, into, None)?;
+                if state.done > before {
+                    state.received += 1;
+                    let is_last = state.received == count as usize;
+                    (state.received, state.done) =
+                        if is_last { (0, state.done) } else { (state.received, before) };
+                }
+                has_moved
+            }
             Action::RecvReduce { peer, with, into, .. } => {
                 self.receive(&mut state, peer, into, Some((with, step.action)))?
             }

@@ -126,7 +126,7 @@ impl Round<'_> {
 
     fn pass(&mut self, builder: &mut Builder, input: &mut Input, distance: u32, message: &[u32]) {
         let (to, from) = (self.task.before(distance), self.task.after(distance));
-        let has_sum = |before: u32| before % 2 == 0 && before + 1 < self.task.ranks();
+        let has_sum = |before: u32| before.is_multiple_of(2) && before + 1 < self.task.ranks();
         let is_first = distance == 1;
         if message.len() == 1 {
             let (leaving, coming) = (message[0] + distance, message[0]);

@@ -71,7 +71,7 @@ pub(super) fn places(place: u32, count: u32, radix: u32) -> (Option<u32>, Vec<(u
     let (at, radix, count) = (u64::from(place), u64::from(radix), u64::from(count));
     let mut weight = 1;
     let mut children = Vec::new();
-    while weight < count && at % (weight * radix) == 0 {
+    while weight < count && at.is_multiple_of(weight * radix) {
         for digit in 1..radix {
             let child = at + digit * weight;
             if child < count {

@@ -111,20 +111,15 @@ pub(super) fn waits<'a>(plan: &'a Plan, step: &Step) -> &'a [Wait] {
     &plan.waits[step.first_wait as usize..(step.first_wait + step.wait_count) as usize]
 }
 
-/// What a step sends: one message, or those of a frame.
-pub(super) fn sent<'a>(plan: &'a Plan, step: &'a Step) -> &'a [Range] {
+/// The messages that a step sends or receives, in order.
+pub(super) fn messages<'a>(plan: &'a Plan, step: &'a Step) -> &'a [Range] {
     match &step.action {
         Action::Send { from, .. } => std::slice::from_ref(from),
-        Action::SendFrame { first, count, .. } => &plan.messages[*first as usize..(*first + *count) as usize],
+        Action::Recv { into, .. } | Action::RecvReduce { into, .. } => std::slice::from_ref(into),
+        Action::SendFrame { first, count, .. } | Action::RecvMessages { first, count, .. } => {
+            &plan.messages[*first as usize..(*first + *count) as usize]
+        }
         _ => &[],
-    }
-}
-
-/// How long the messages of a step are, sent or received.
-pub(super) fn message_bytes(plan: &Plan, step: &Step) -> Vec<usize> {
-    match step.action {
-        Action::Recv { into, .. } | Action::RecvReduce { into, .. } => vec![into.bytes],
-        _ => sent(plan, step).iter().map(|range| range.bytes).collect(),
     }
 }
 
@@ -164,7 +159,9 @@ pub(super) fn ways(ranks: u32, plan: &Plan, layout: &Layout) -> Result<Vec<Way>,
 fn way(step: &Step) -> Way {
     match step.action {
         Action::Send { peer, .. } | Action::SendFrame { peer, .. } => Way::To(peer),
-        Action::Recv { peer, .. } | Action::RecvReduce { peer, .. } => Way::From(peer),
+        Action::Recv { peer, .. } | Action::RecvMessages { peer, .. } | Action::RecvReduce { peer, .. } => {
+            Way::From(peer)
+        }
         Action::Copy { .. } | Action::Reduce { .. } | Action::Scale { .. } | Action::Divide { .. } => {
             Way::Local
         }
@@ -180,7 +177,9 @@ fn step_is_sound(plan: &Plan, layout: &Layout, step: &Step) -> Result<(), String
     }
     let (reads, write): (&[Range], Option<Range>) = match &step.action {
         Action::Send { from, .. } => (&[*from], None),
-        Action::SendFrame { .. } => return frame_is_sound(plan, layout, step),
+        Action::SendFrame { first, count, .. } | Action::RecvMessages { first, count, .. } => {
+            return messages_are_sound(plan, layout, &step.action, *first, *count);
+        }
         Action::Recv { into, .. } => (&[], Some(*into)),
         Action::RecvReduce { with, into, .. } => (&[*with], Some(*into)),
         Action::Copy { from, into } | Action::Scale { from, into } => (&[*from], Some(*into)),
@@ -218,19 +217,38 @@ fn step_is_sound(plan: &Plan, layout: &Layout, step: &Step) -> Result<(), String
     Ok(())
 }
 
-fn frame_is_sound(plan: &Plan, layout: &Layout, step: &Step) -> Result<(), String> {
-    let Action::SendFrame { first, count, bytes, .. } = step.action else { return Ok(()) };
+fn messages_are_sound(
+    plan: &Plan,
+    layout: &Layout,
+    action: &Action,
+    first: u32,
+    count: u32,
+) -> Result<(), String> {
     if !layout.is_of_messages {
         return Err("a collective has no frames".into());
     }
-    let messages = plan.messages.get(first as usize..(first as usize + count as usize));
-    let messages = messages.filter(|messages| !messages.is_empty());
-    let messages = messages.ok_or("a frame has messages that are not there")?;
-    if !messages.iter().all(|range| layout.holds(*range)) {
-        return Err(format!("{:?} has a message that cannot be", step.action));
+    let places = first as usize..first as usize + count as usize;
+    let messages = plan.messages.get(places.clone()).filter(|messages| !messages.is_empty());
+    let messages = messages.ok_or("a step has messages that are not there")?;
+    let is_written = matches!(action, Action::RecvMessages { .. });
+    let may_be = |range: &Range| layout.holds(*range) && (!is_written || layout.may_write(*range));
+    if !messages.iter().all(may_be) {
+        return Err(format!("{action:?} has a message that cannot be"));
+    }
+    for (place, range) in places.zip(messages) {
+        let said = plan.lengths.get(place * LENGTH_BYTES..(place + 1) * LENGTH_BYTES);
+        let length = u32::try_from(range.bytes).unwrap_or(u32::MAX).to_le_bytes();
+        if said != Some(&length[..]) {
+            return Err(format!("{action:?} has a length that is not that of its message"));
+        }
     }
     let sum: usize = messages.iter().map(|range| range.bytes + LENGTH_BYTES).sum();
-    if sum == bytes { Ok(()) } else { Err(format!("a frame of {sum} bytes says that it has {bytes}")) }
+    match action {
+        Action::SendFrame { bytes, .. } if *bytes != sum => {
+            Err(format!("a frame of {sum} bytes says that it has {bytes}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A part of a result.

@@ -69,6 +69,7 @@ fn change_action(random: &mut Random, action: &mut Action, ranks: u32, element: 
         Action::Send { peer, .. }
         | Action::SendFrame { peer, .. }
         | Action::Recv { peer, .. }
+        | Action::RecvMessages { peer, .. }
         | Action::RecvReduce { peer, .. }
             if is_peer =>
         {
@@ -87,6 +88,12 @@ fn change_action(random: &mut Random, action: &mut Action, ranks: u32, element: 
             let range = [left, right, into].into_iter().nth(random.below(3)).expect("there are three");
             change_range(random, range, element);
         }
+        Action::RecvMessages { first, count, .. } => match random.below(3) {
+            0 => *first += 1,
+            1 => *first = first.saturating_sub(1),
+            _ if random.below(2) == 0 => *count += 1,
+            _ => *count = count.saturating_sub(1).max(1),
+        },
         Action::SendFrame { first, count, bytes, .. } => match random.below(4) {
             0 => *first += 1,
             1 => *first = first.saturating_sub(1),
@@ -197,17 +204,19 @@ fn framed(random: &mut Random, posts: &[Post], ranks: u32) -> Plan {
         let first_step = plan.steps.len() as u32;
         while !ranges.is_empty() {
             let frame: Vec<Range> = ranges.drain(..ranges.len().min(1 + random.below(4))).collect();
-            let mut push = |action| plan.steps.push(Step { action, first_wait: 0, wait_count: 0 });
-            if !is_send {
-                frame.iter().for_each(|&into| push(Action::Recv { peer, into }));
-            } else if let [from] = frame[..] {
-                push(Action::Send { peer, from });
-            } else {
-                let (first, count) = (plan.messages.len() as u32, frame.len() as u32);
-                let bytes = frame.iter().map(|range| range.bytes + 4).sum();
-                push(Action::SendFrame { peer, first, count, bytes });
-                plan.messages.extend(frame);
-            }
+            let (first, count) = (plan.messages.len() as u32, frame.len() as u32);
+            let action = match frame[..] {
+                [from] if is_send => Action::Send { peer, from },
+                [into] if random.below(2) == 0 => Action::Recv { peer, into },
+                _ if !is_send => Action::RecvMessages { peer, first, count },
+                _ => {
+                    let bytes = frame.iter().map(|range| range.bytes + 4).sum();
+                    Action::SendFrame { peer, first, count, bytes }
+                }
+            };
+            plan.steps.push(Step { action, first_wait: 0, wait_count: 0 });
+            plan.lengths.extend(frame.iter().flat_map(|range| (range.bytes as u32).to_le_bytes()));
+            plan.messages.extend(frame);
         }
         let count = plan.steps.len() as u32 - first_step;
         if count > 0 {
@@ -228,6 +237,8 @@ fn hunt_messages(seed: u64, count: usize, tally: &mut Tally) {
         if random.below(4) == 0 && !plans[rank].messages.is_empty() {
             let which = random.below(plans[rank].messages.len());
             change_range(&mut random, &mut plans[rank].messages[which], 1);
+            let length = (plans[rank].messages[which].bytes as u32).to_le_bytes();
+            plans[rank].lengths[which * 4..which * 4 + 4].copy_from_slice(&length);
         }
         let is_refused = check_messages(&posts, &plans).is_err();
         let shows = |seed: u64| {
