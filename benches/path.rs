@@ -11,7 +11,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use shoal::comm::{Comm, Options, unique_id};
 use shoal::group;
 use shoal::op::{Address, DataType, Kind, Manner, Op, Reduction, Scalar, Shape};
-use shoal::schedule::{self, Algorithm, Call};
+use shoal::schedule::{self, Algorithm, Call, Hosts};
 
 /// Calls of one rank: a name, the operation, its elements.
 const CALLS: &[(&str, Kind, usize)] =
@@ -22,6 +22,10 @@ const PLANS: &[(&str, Algorithm, Kind, usize, u32)] = &[
     ("allreduce, exchange, 2 ranks", Algorithm::Exchange, Kind::AllReduce, 2, 2),
     ("allreduce, pairwise, 8 ranks, 1 MiB", Algorithm::Pairwise, Kind::AllReduce, 1 << 18, 8),
     ("alltoall, pairwise, 256 ranks", Algorithm::Pairwise, Kind::AlltoAll, 64, 256),
+    ("alltoall, pairwise, 1024 ranks", Algorithm::Pairwise, Kind::AlltoAll, 64, 1024),
+    ("alltoall, bruck, 1024 ranks", Algorithm::Bruck, Kind::AlltoAll, 2, 1024),
+    ("allgather, pat, 1024 ranks", Algorithm::Pat, Kind::AllGather, 2, 1024),
+    ("allreduce, ring, 1024 ranks, 16 MiB", Algorithm::Ring, Kind::AllReduce, 1 << 22, 1024),
 ];
 
 fn alone() -> Arc<Comm> {
@@ -84,7 +88,9 @@ fn plans(criterion: &mut Criterion) {
             in_place: false,
         };
         bench.bench_function(*name, |bencher| {
-            bencher.iter(|| schedule::plan(*algorithm, black_box(&call), 0).expect("it has a form"));
+            bencher.iter(|| {
+                schedule::plan(*algorithm, black_box(&call), 0, &Hosts::one()).expect("it has a form")
+            });
         });
     }
     bench.finish();

@@ -132,7 +132,14 @@ pub const SETTINGS: &[Setting] = &[
         "SHOAL_ALGORITHM",
         &["NCCL_ALGO"],
         "",
-        "exchange, ring, tree or pairwise, in NCCL's form: ring,tree or ^tree or allreduce:ring;broadcast:tree",
+        "exchange, two-shot, ring, tree, tree4, tree8, double-tree, doubling, rabenseifner, bruck, pairwise, pat, \
+         leaders or slices, for every collective that has it",
+    ),
+    row(
+        "SHOAL_DETERMINISTIC",
+        &[],
+        "0",
+        "1: reductions have the same bits whatever the algorithm, the size and the hosts",
     ),
     row("SHOAL_DEVICE", &[], "auto", "host, cuda or auto"),
 ];
@@ -181,6 +188,7 @@ pub struct Config {
     /// `None`: by ranks per core.
     pub spin: Option<u32>,
     pub algorithm: String,
+    pub deterministic: bool,
     pub device: String,
     /// Names and values that could not be understood, one sentence each; logged once.
     pub complaints: Vec<String>,
@@ -229,6 +237,7 @@ impl Config {
             bulk_bytes: reader.auto("SHOAL_BULK_BYTES"),
             spin: reader.auto("SHOAL_SPIN"),
             algorithm: reader.text("SHOAL_ALGORITHM"),
+            deterministic: reader.number::<u8>("SHOAL_DETERMINISTIC") != 0,
             device: reader.text("SHOAL_DEVICE"),
             complaints: Vec::new(),
             notes: Vec::new(),

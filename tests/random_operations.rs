@@ -17,6 +17,7 @@ use common::dice::{Dice, mix};
 use common::generate::Limits;
 use common::member::{self, Board, Form};
 use common::program::Program;
+use shoal::schedule::Algorithm;
 
 /// How long a team may say nothing before it counts as hanging.
 const SILENCE: Duration = Duration::from_secs(40);
@@ -76,7 +77,8 @@ impl Team {
         perhaps("SHOAL_SPIN", &["0", "10", "1000"]);
         perhaps("SHOAL_FRAME_BYTES", &["64", "300", "2000"]);
         perhaps("SHOAL_COALESCE_BYTES", &["16", "200"]);
-        perhaps("SHOAL_ALGORITHM", &["exchange", "ring", "tree", "pairwise"]);
+        perhaps("SHOAL_DETERMINISTIC", &["0", "0", "1"]);
+        perhaps("SHOAL_ALGORITHM", &Algorithm::ALL.map(Algorithm::name));
         Team { number, form, process_count, limits, settings, extra: Vec::new() }
     }
 

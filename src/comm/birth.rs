@@ -16,6 +16,7 @@ use crate::device::host::Host as HostDevice;
 use crate::engine::driver::Endpoint;
 use crate::engine::{Engine, Facts};
 use crate::error::{Error, Result};
+use crate::schedule::Hosts;
 use crate::stock;
 use crate::system::wait;
 use crate::topology::Topology;
@@ -119,10 +120,13 @@ fn facts(rank: u32, ranks: u32, topology: &Topology, config: &Config) -> Facts {
             message_bytes: if config.coalesce { config.coalesce_bytes } else { 0 },
             frame_bytes: config.frame_bytes,
         },
+        // What all ranks know alike: hosts may hold different numbers of ranks and of cores.
         tune: tune::Facts {
             ranks,
-            ranks_per_host: topology.local_ranks().len() as u32,
-            cores: topology.cores(),
+            ranks_per_host: topology.hosts().iter().map(|host| host.ranks.len()).max().unwrap_or(1) as u32,
+            cores: topology.hosts().iter().map(|host| host.cores).min().unwrap_or(1),
+            hosts: Hosts::of((0..ranks).map(|rank| topology.host_of(rank) as u32).collect()),
+            is_deterministic: config.deterministic,
         },
         algorithm: config.algorithm.clone(),
     }

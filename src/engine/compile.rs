@@ -121,9 +121,9 @@ fn collective(index: usize, op: &Op, facts: &Facts) -> Result<Part> {
     let Shape { kind, data_type, reduction, manner, .. } = op.shape;
     let call = facts.call(op);
     let algorithm = schedule::Algorithm::wished(manner.wish())
-        .filter(|algorithm| algorithm.serves(kind))
+        .filter(|algorithm| tune::allows(&call, &facts.tune, *algorithm))
         .unwrap_or_else(|| tune::choose(&call, &facts.tune, &facts.algorithm));
-    let plan = schedule::plan(algorithm, &call, facts.rank).ok_or_else(|| {
+    let plan = schedule::plan(algorithm, &call, facts.rank, &facts.tune.hosts).ok_or_else(|| {
         Error::Internal(format!("{algorithm:?} has no form of {} for {} ranks", kind.name(), facts.ranks))
     })?;
     let work = Work::Collective(Collective {

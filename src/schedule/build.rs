@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use super::{Action, Call, Lane, Plan, Range, SCRATCH, SOURCE, Step, TARGET, Wait};
 use crate::op::Kind;
@@ -21,8 +22,8 @@ use crate::op::Kind;
 /// Scratch is handed out in multiples of this, so that two ranges of it share no cache line.
 const SCRATCH_ALIGNMENT_BYTES: usize = 64;
 
-/// Local copies are cut to this, so that packets are looked after in between; but not into more steps than
-/// [`MOST_COPIES`].
+/// Local copies are cut to this, so that packets are looked after in between; but no copy into more steps than
+/// [`MOST_COPIES`], and twice as coarsely for every so many copies that the plan has already.
 const COPY_BYTES: usize = 256 << 10;
 const MOST_COPIES: usize = 4096;
 
@@ -38,13 +39,42 @@ pub struct Builder {
     steps: Vec<Draft>,
     waits: Vec<Wait>,
     lane_counts: Vec<u32>,
-    lanes: HashMap<LaneKey, u32>,
+    lanes: HashMap<LaneKey, u32, Quick>,
     /// How many steps of the second lane are known to be done when the first lane goes on.
-    known: HashMap<(u32, u32), u32>,
+    known: HashMap<(u32, u32), u32, Quick>,
     memory: [Memory; 3],
     scratch_bytes: usize,
+    copy_count: usize,
     /// Reused between steps.
     needed: Vec<u32>,
+}
+
+/// Keys are small numbers of our own making; a multiplication spreads them.
+type Quick = BuildHasherDefault<Mixer>;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    }
+
+    fn write_isize(&mut self, value: isize) {
+        self.write_u64(value as u64);
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(23) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
 }
 
 #[derive(Debug)]
@@ -110,8 +140,31 @@ struct Memory {
 struct Segment {
     end: usize,
     writer: Option<u32>,
-    /// Since it was written.
-    readers: Vec<u32>,
+    /// Since it was written: mostly one, which then costs no allocation.
+    reader: Option<u32>,
+    more_readers: Vec<u32>,
+}
+
+impl Segment {
+    fn new(end: usize, writer: Option<u32>, reader: Option<u32>) -> Segment {
+        Segment { end, writer, reader, more_readers: Vec::new() }
+    }
+
+    fn read(&mut self, step: u32, needed: &mut Vec<u32>) {
+        needed.extend(self.writer);
+        match self.reader {
+            None => self.reader = Some(step),
+            Some(_) => self.more_readers.push(step),
+        }
+    }
+
+    /// What a writer has to wait for.
+    fn add_users(&self, needed: &mut Vec<u32>) {
+        if self.reader.is_none() {
+            needed.extend(self.writer);
+        }
+        needed.extend(self.reader.iter().chain(&self.more_readers));
+    }
 }
 
 impl Memory {
@@ -126,7 +179,20 @@ impl Memory {
         }
     }
 
+    /// Whether nobody has touched these bytes.
+    fn is_new(&self, range: Range) -> bool {
+        self.segments.range(..range.end()).next_back().is_none_or(|(_, before)| before.end <= range.offset)
+    }
+
     fn read(&mut self, range: Range, step: u32, needed: &mut Vec<u32>) {
+        // Most ranges are used as they were before, or for the first time.
+        if let Some(segment) = self.segments.get_mut(&range.offset).filter(|it| it.end == range.end()) {
+            return segment.read(step, needed);
+        }
+        if self.is_new(range) {
+            self.segments.insert(range.offset, Segment::new(range.end(), None, Some(step)));
+            return;
+        }
         self.split(range.offset);
         self.split(range.end());
         let mut gaps = Vec::new();
@@ -136,30 +202,32 @@ impl Memory {
                 gaps.push((next, start));
             }
             next = segment.end;
-            needed.extend(segment.writer);
-            segment.readers.push(step);
+            segment.read(step, needed);
         }
         if next < range.end() {
             gaps.push((next, range.end()));
         }
         for (start, end) in gaps {
-            self.segments.insert(start, Segment { end, writer: None, readers: vec![step] });
+            self.segments.insert(start, Segment::new(end, None, Some(step)));
         }
     }
 
     fn write(&mut self, range: Range, step: u32, needed: &mut Vec<u32>) {
-        self.split(range.offset);
-        self.split(range.end());
-        while let Some((&start, segment)) = self.segments.range(range.offset..range.end()).next() {
-            if segment.readers.is_empty() {
-                needed.extend(segment.writer);
-            } else {
-                needed.extend(&segment.readers);
-            }
-            self.segments.remove(&start);
+        let written = Segment::new(range.end(), Some(step), None);
+        if let Some(segment) = self.segments.get_mut(&range.offset).filter(|it| it.end == range.end()) {
+            segment.add_users(needed);
+            *segment = written;
+            return;
         }
-        let segment = Segment { end: range.end(), writer: Some(step), readers: Vec::new() };
-        self.segments.insert(range.offset, segment);
+        if !self.is_new(range) {
+            self.split(range.offset);
+            self.split(range.end());
+            while let Some((&start, segment)) = self.segments.range(range.offset..range.end()).next() {
+                segment.add_users(needed);
+                self.segments.remove(&start);
+            }
+        }
+        self.segments.insert(range.offset, written);
     }
 }
 
@@ -173,10 +241,11 @@ impl Builder {
             steps: Vec::new(),
             waits: Vec::new(),
             lane_counts: Vec::new(),
-            lanes: HashMap::new(),
-            known: HashMap::new(),
+            lanes: HashMap::default(),
+            known: HashMap::default(),
             memory: Default::default(),
             scratch_bytes: 0,
+            copy_count: 0,
             needed: Vec::new(),
         }
     }
@@ -219,7 +288,9 @@ impl Builder {
         if from == into {
             return mark;
         }
-        let most_bytes = COPY_BYTES.max(from.bytes.div_ceil(MOST_COPIES).next_multiple_of(8));
+        let coarse_bytes = COPY_BYTES << (self.copy_count / MOST_COPIES).min(30);
+        let most_bytes = coarse_bytes.max(from.bytes.div_ceil(MOST_COPIES).next_multiple_of(8));
+        self.copy_count += from.bytes.div_ceil(most_bytes);
         for start in (0..from.bytes).step_by(most_bytes) {
             let bytes = most_bytes.min(from.bytes - start);
             let from = Range::new(from.buffer, from.offset + start, bytes);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! shape:    lanes are in order, ranges lie in buffers of the rank, only targets and scratch are written
-//! pairing:  the k-th packet from p to q has the size that the k-th receive of q from p expects
+//! pairing:  the k-th message from p to q has the size that the k-th receive of q from p expects
 //! run:      execute with lines that hold nothing: a packet moves when its sender and its receiver both stand
 //!           at it. Every step must get done
 //! memory:   whatever two steps of a rank touch the same bytes, one of them writing, must be ordered by
@@ -13,10 +13,13 @@
 //!    that hold nothing finishes with any that hold more.
 //! 2. Since all conflicting steps are ordered, every execution gives every read the same bytes; so the terms
 //!    of one execution are the terms of all.
-//! 3. Terms cover ranges, not elements: the cost follows the number of cuts, not of bytes.
+//! 3. A frame is a packet of several messages, and one step may receive several, whatever packets bring them:
+//!    messages move one by one, and each side stands at its step until the last of the step's has moved.
+//! 4. Terms cover ranges, not elements: the cost follows the number of cuts, not of bytes.
 #![forbid(unsafe_code)]
 
 mod memory;
+mod messages;
 mod shape;
 mod terms;
 
@@ -24,9 +27,10 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 
-use super::{Action, Call, Plan, Step};
+use super::{Action, Call, Plan, SOURCE, Step, TARGET};
 use crate::op::Kind;
 use memory::{Memory, Part};
+pub use messages::{Post, check_messages};
 use shape::{Layout, Way};
 use terms::{TermId, Terms};
 
@@ -48,25 +52,42 @@ impl fmt::Display for Flaw {
 impl std::error::Error for Flaw {}
 
 /// Proves that `plans`, by rank, do what `calls`, by rank, ask for, without deadlock, under every timing.
-/// The calls differ in `in_place` only.
+/// The calls differ in `in_place` only, and where nothing is combined in types of equal bytes.
 ///
 /// # Errors
 /// The first flaw found.
 pub fn check(calls: &[Call], plans: &[Plan]) -> Result<(), Flaw> {
     let flaw = |rank: usize, what: String| Flaw { rank: rank as u32, what };
     for (rank, call) in calls.iter().enumerate() {
-        let alike = Call { in_place: call.in_place, ..calls[0] };
-        if *call != alike || call.ranks as usize != calls.len() || plans.len() != calls.len() {
+        if !are_alike(call, &calls[0]) || call.ranks as usize != calls.len() || plans.len() != calls.len() {
             return Err(flaw(rank, "its call is not the call of rank 0".into()));
         }
         if !call.is_sound(rank as u32) {
             return Err(flaw(rank, "the call cannot exist".into()));
         }
     }
-    let mut run = Run::new(calls, plans)?;
+    let mut terms = Terms::new(calls.len());
+    let mut ranks = Vec::with_capacity(calls.len());
+    for (number, (call, plan)) in (0..).zip(calls.iter().zip(plans)) {
+        let layout = Layout::of(call, number, plan.scratch_bytes);
+        let mut memory = Memory::default();
+        let (start, bytes) = layout.extent(SOURCE);
+        memory.fill(start, bytes, terms.own(number), 0);
+        ranks.push(Rank::new(plan, layout, memory, number, call.ranks)?);
+    }
+    let mut run = Run { ranks, terms };
     run.pair()?;
     run.finish()?;
     run.verify(calls)
+}
+
+fn are_alike(call: &Call, other: &Call) -> bool {
+    let is_same_data = if call.kind.reduces() {
+        (call.data_type, call.count, call.reduction) == (other.data_type, other.count, other.reduction)
+    } else {
+        call.bytes() == other.bytes()
+    };
+    is_same_data && (call.kind, call.root, call.ranks) == (other.kind, other.root, other.ranks)
 }
 
 /// The steps that are known to be done when a step starts: how many of each lane, by lane.
@@ -84,6 +105,8 @@ struct Rank<'a> {
     lanes: HashMap<Way, usize>,
     /// How many steps of each lane are done.
     done: Vec<u32>,
+    /// How many messages of each lane's next step have moved.
+    moved: Vec<u32>,
     /// Lanes that look again when a lane has moved on.
     wakes: Vec<Vec<u32>>,
     memory: Memory,
@@ -91,7 +114,28 @@ struct Rank<'a> {
     clocks: Vec<Option<Clock>>,
 }
 
-impl Rank<'_> {
+impl<'a> Rank<'a> {
+    fn new(
+        plan: &'a Plan,
+        layout: Layout,
+        memory: Memory,
+        number: u32,
+        ranks: u32,
+    ) -> Result<Rank<'a>, Flaw> {
+        let ways = shape::ways(ranks, plan, &layout).map_err(|what| Flaw { rank: number, what })?;
+        Ok(Rank {
+            plan,
+            layout,
+            lanes: ways.iter().copied().zip(0..).collect(),
+            done: vec![0; ways.len()],
+            moved: vec![0; ways.len()],
+            wakes: vec![Vec::new(); ways.len()],
+            ways,
+            memory,
+            clocks: vec![None; plan.steps.len()],
+        })
+    }
+
     fn lane_to(&self, way: Way) -> Option<usize> {
         self.lanes.get(&way).copied()
     }
@@ -152,6 +196,14 @@ impl Rank<'_> {
         clock.binary_search_by_key(&lane, |entry| entry.0).is_ok_and(|found| clock[found].1 > index)
     }
 
+    /// The next message of the lane's step, which counts as moved; behind the last one, none have.
+    fn next_message(&mut self, lane: usize, step: usize) -> Option<super::Range> {
+        let messages = shape::messages(self.plan, &self.plan.steps[step]);
+        let moved = self.moved[lane] as usize;
+        self.moved[lane] = if moved + 1 < messages.len() { moved as u32 + 1 } else { 0 };
+        messages.get(moved).copied()
+    }
+
     fn read(&mut self, step: usize, range: super::Range) -> Result<Vec<Part>, String> {
         let Rank { plan, clocks, memory, layout, .. } = self;
         memory.read(layout.at(range), range.bytes, step, |a, b| Self::is_ordered(plan, clocks, a, b))
@@ -163,29 +215,7 @@ impl Rank<'_> {
     }
 }
 
-impl<'a> Run<'a> {
-    fn new(calls: &[Call], plans: &'a [Plan]) -> Result<Run<'a>, Flaw> {
-        let mut terms = Terms::new(calls.len());
-        let mut ranks = Vec::with_capacity(plans.len());
-        for (number, (call, plan)) in calls.iter().zip(plans).enumerate() {
-            let layout = Layout::of(call, number as u32, plan.scratch_bytes);
-            let ways = shape::ways(call, plan, &layout).map_err(|what| Flaw { rank: number as u32, what })?;
-            let mut memory = Memory::default();
-            memory.fill(layout.source, layout.source_bytes, terms.own(number as u32));
-            ranks.push(Rank {
-                plan,
-                layout,
-                lanes: ways.iter().copied().zip(0..).collect(),
-                done: vec![0; ways.len()],
-                wakes: vec![Vec::new(); ways.len()],
-                ways,
-                memory,
-                clocks: vec![None; plan.steps.len()],
-            });
-        }
-        Ok(Run { ranks, terms })
-    }
-
+impl Run<'_> {
     /// What is sent meets what is received, in number and in sizes.
     fn pair(&self) -> Result<(), Flaw> {
         for (number, rank) in self.ranks.iter().enumerate() {
@@ -197,8 +227,11 @@ impl<'a> Run<'a> {
                 };
                 let other = &self.ranks[peer as usize];
                 let theirs = other.lane_to(back).map_or(&[][..], |lane| other.steps(lane));
-                let sizes = |steps: &[Step]| -> Vec<_> { steps.iter().map(shape::packet_bytes).collect() };
-                let (mine, theirs) = (sizes(rank.steps(lane)), sizes(theirs));
+                let sizes = |plan: &Plan, steps: &[Step]| -> Vec<_> {
+                    let messages = steps.iter().flat_map(|step| shape::messages(plan, step));
+                    messages.map(|range| range.bytes).collect()
+                };
+                let (mine, theirs) = (sizes(rank.plan, rank.steps(lane)), sizes(other.plan, theirs));
                 if mine != theirs {
                     let what = format!("packets {way:?} have sizes {mine:?}, the peer has {theirs:?}");
                     return Err(Flaw { rank: number as u32, what });
@@ -258,36 +291,41 @@ impl<'a> Run<'a> {
         if self.ranks[peer].next(other).is_err() {
             return Ok(vec![]);
         }
-        let is_send = matches!(step.action, Action::Send { .. });
+        let is_send = matches!(step.action, Action::Send { .. } | Action::SendFrame { .. });
         let (sender, receiver) =
             if is_send { ((number, lane), (peer, other)) } else { ((peer, other), (number, lane)) };
-        let parts = self.run_send(sender).map_err(|what| Flaw { rank: sender.0 as u32, what })?;
-        self.run_recv(receiver, parts).map_err(|what| Flaw { rank: receiver.0 as u32, what })?;
-        Ok(vec![sender, receiver])
+        let flaw = |number: usize| move |what| Flaw { rank: number as u32, what };
+        loop {
+            let parts = self.run_send(sender).map_err(flaw(sender.0))?;
+            self.run_recv(receiver, parts).map_err(flaw(receiver.0))?;
+            let is_done = |side: &(usize, usize)| self.ranks[side.0].moved[side.1] == 0;
+            let done: Vec<_> = [sender, receiver].into_iter().filter(is_done).collect();
+            if !done.is_empty() {
+                return Ok(done);
+            }
+        }
     }
 
+    /// The next message of the packet at which the lane stands.
     fn run_send(&mut self, (number, lane): (usize, usize)) -> Result<Vec<Part>, String> {
         let rank = &mut self.ranks[number];
         let step = rank.start(lane);
-        match rank.plan.steps[step].action {
-            Action::Send { from, .. } => rank.read(step, from),
-            _ => Err("a lane mixes directions".into()),
-        }
+        let from = rank.next_message(lane, step).ok_or("a lane mixes directions")?;
+        rank.read(step, from)
     }
 
+    /// Brings the next message of the lane to where it belongs.
     fn run_recv(&mut self, (number, lane): (usize, usize), incoming: Vec<Part>) -> Result<(), String> {
         let rank = &mut self.ranks[number];
         let step = rank.start(lane);
-        match rank.plan.steps[step].action {
-            Action::Recv { into, .. } => rank.write(step, into, incoming),
-            Action::RecvReduce { with, into, incoming_first, .. } => {
-                let with = rank.read(step, with)?;
-                let (left, right) = if incoming_first { (incoming, with) } else { (with, incoming) };
-                let sum = self.terms.combine(&left, &right)?;
-                rank.write(step, into, sum)
-            }
-            _ => Err("a lane mixes directions".into()),
-        }
+        let into = rank.next_message(lane, step).ok_or("a lane mixes directions")?;
+        let Action::RecvReduce { with, incoming_first, .. } = rank.plan.steps[step].action else {
+            return rank.write(step, into, incoming);
+        };
+        let with = rank.read(step, with)?;
+        let (left, right) = if incoming_first { (incoming, with) } else { (with, incoming) };
+        let sum = self.terms.combine(&left, &right)?;
+        rank.write(step, into, sum)
     }
 
     fn run_local(&mut self, number: usize, lane: usize) -> Result<(), String> {
@@ -335,7 +373,7 @@ impl<'a> Run<'a> {
         let rank = &mut self.ranks[number];
         let mut all = Vec::new();
         for wanted in shape::wanted(call, number as u32) {
-            let start = rank.layout.target + wanted.offset;
+            let start = rank.layout.extent(TARGET).0 + wanted.offset;
             let parts = rank.memory.read(start, wanted.bytes, usize::MAX, |_, _| true);
             let parts = parts.map_err(|_| "a part of its result was never written".to_owned())?;
             let mut origin = wanted.origin;

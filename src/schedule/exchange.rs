@@ -81,18 +81,18 @@ fn reduce_scatter(task: &Task<'_>, builder: &mut Builder) {
 }
 
 /// The sum of everyone's data in the order of ranks.
-struct Sum {
+pub(super) struct Sum {
     /// Where it lies until its last operand; `None`: in the target.
     aside: Option<Slots>,
 }
 
 impl Sum {
-    fn new(builder: &mut Builder, task: &Task<'_>, piece_bytes: usize) -> Sum {
+    pub(super) fn new(builder: &mut Builder, task: &Task<'_>, piece_bytes: usize) -> Sum {
         let is_aside = task.call.in_place && !task.call.scales();
         Sum { aside: is_aside.then(|| Slots::new(builder, 2, piece_bytes)) }
     }
 
-    fn receive(&mut self, builder: &mut Builder, task: &Task<'_>, own: Range, into: Range) {
+    pub(super) fn receive(&mut self, builder: &mut Builder, task: &Task<'_>, own: Range, into: Range) {
         let last = task.ranks() - 1;
         let sum = self.aside.as_mut().map_or(into, |slots| slots.take(into.bytes));
         let joins_first = task.rank == 1 && self.aside.is_none();

@@ -9,25 +9,89 @@
 //! # In place
 //! Where source and target share memory, the builder writes all their ranges in terms of the larger buffer,
 //! so plans name [`SOURCE`] as written only there. Point-to-point plans and AlltoAll have no in place.
+//!
+//! # What they cost
+//! Of n ranks on h hosts with m ranks each, where all of these are powers of two (for the trees of radix 4 and 8
+//! n is one of theirs) and there are two hosts at least; p, q and l are the logarithms of n, h and m, k is that
+//! of n to the radix. Steps: the longest chain of messages that follow from one another. Messages and bytes: the
+//! most that one rank sends, or receives; bytes as multiples of those that the caller's count makes. For data
+//! that is not cut into pieces. A test holds this table against real plans.
+//!
+//! | algorithm | operation | steps | messages | bytes |
+//! |---|---|---|---|---|
+//! | exchange | AllReduce Reduce Broadcast AllGather ReduceScatter AlltoAll Gather Scatter | 1 | n-1 | n-1 |
+//! | two-shot | AllReduce Reduce | 2 | 2(n-1) | 2(n-1)/n |
+//! | two-shot | Broadcast | 2 | n-1 | 1 |
+//! | ring | AllReduce | 2(n-1) | 2(n-1) | 2(n-1)/n |
+//! | ring | Reduce Broadcast | n-1 | 1 | 1 |
+//! | ring | AllGather ReduceScatter | n-1 | n-1 | n-1 |
+//! | tree | AllReduce | 2p | p | p |
+//! | tree | Reduce Broadcast | p | p | p |
+//! | tree | AllGather | 2p-1 | 2p-1 | n p-(n-1) |
+//! | tree | Gather Scatter | p | p | n-1 |
+//! | tree4 | AllReduce | 2k | 3k | 3k |
+//! | tree4 | Reduce Broadcast | k | 3k | 3k |
+//! | tree4 | AllGather | 2k | 6k-1 | 3k n-(n-1) |
+//! | tree4 | Gather Scatter | k | 3k | n-1 |
+//! | tree8 | AllReduce | 2k | 7k | 7k |
+//! | tree8 | Reduce Broadcast | k | 7k | 7k |
+//! | tree8 | AllGather | 2k | 14k-1 | 7k n-(n-1) |
+//! | tree8 | Gather Scatter | k | 7k | n-1 |
+//! | double-tree | AllReduce | 2p | 4 | 2 |
+//! | double-tree | Reduce Broadcast | p | 2 | 1 |
+//! | doubling | AllReduce Reduce | p | p | p |
+//! | doubling | AllGather | p | p | n-1 |
+//! | rabenseifner | AllReduce Reduce | 2p | 2p | 2(n-1)/n |
+//! | rabenseifner | ReduceScatter | p | p | n-1 |
+//! | bruck | AllReduce | 2p | 3p-1 | 2(n-1)/n |
+//! | bruck | Broadcast | 2p-1 | 2p | 2(n-1)/n |
+//! | bruck | AllGather ReduceScatter | p | 2p-1 | n-1 |
+//! | bruck | AlltoAll | p | p | p n/2 |
+//! | pairwise | AllReduce | 2 | 2(n-1) | 2(n-1)/n |
+//! | pairwise | AllGather ReduceScatter AlltoAll | 1 | n-1 | n-1 |
+//! | pat | AllGather ReduceScatter | p | p | n-1 |
+//! | leaders | AllReduce | 2(l+q) | l+q | l+q |
+//! | leaders | Reduce Broadcast | l+q | l+q | l+q |
+//! | leaders | AllGather | 2(l+q)-1 | 2(l+q)-1 | n(l+q)-(n-1) |
+//! | leaders | ReduceScatter | 2+q | m+2q-2 | m(n-1) |
+//! | leaders | AlltoAll | 3 | 2(m-1)+h-1 | m-1+(2m-1)(n-m) |
+//! | leaders | Gather Scatter | l+q | l+q | n-1 |
+//! | slices | AllReduce | 2+2q | 2(m-1)+3q-1 | 2(n-1)/n |
+//! | slices | Reduce Broadcast | 2+q | 2(m-1)+q | (2(m-1)+q)/m |
+//! | slices | AllGather | 1+q | n-1 | n-1 |
+//! | slices | ReduceScatter | 1+q | (m-1)h+2q-1 | n-1 |
+//! | slices | AlltoAll | 2 | 2(m-1)+h-1 | (m-1)h+n-m |
 #![forbid(unsafe_code)]
 
+mod algorithm;
+mod bruck;
 mod build;
 pub mod check;
+mod double_tree;
+mod doubling;
 mod exchange;
+mod group;
+mod hosts;
 #[cfg(test)]
 mod naive;
 mod pairwise;
+mod pat;
+mod rabenseifner;
 mod ring;
+mod slices;
 mod task;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod two_shot;
 
+pub use algorithm::Algorithm;
 pub use build::{Builder, Mark};
+pub use hosts::Hosts;
 
 use task::Task;
 
-use crate::op::{DataType, Kind, Reduction, Wish};
+use crate::op::{DataType, Kind, Reduction};
 
 /// What is read: the operation's source.
 pub const SOURCE: u32 = 0;
@@ -225,19 +289,6 @@ pub struct Call {
     pub in_place: bool,
 }
 
-/// An algorithm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Algorithm {
-    /// Everybody sends everything to everybody who needs it, at once.
-    Exchange,
-    /// Around the ring, a slice each hop.
-    Ring,
-    /// Along a binomial tree.
-    Tree,
-    /// Slices straight between owners, one partner after the other.
-    Pairwise,
-}
-
 impl Call {
     /// `count` in bytes.
     #[must_use]
@@ -273,92 +324,29 @@ impl Call {
     }
 }
 
-impl Algorithm {
-    /// Every algorithm.
-    pub const ALL: [Algorithm; 4] =
-        [Algorithm::Exchange, Algorithm::Ring, Algorithm::Tree, Algorithm::Pairwise];
-
-    /// The name as settings and logs have it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Algorithm::Exchange => "exchange",
-            Algorithm::Ring => "ring",
-            Algorithm::Tree => "tree",
-            Algorithm::Pairwise => "pairwise",
-        }
-    }
-
-    /// The algorithm of that name, in letters of either case.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Algorithm> {
-        Algorithm::ALL.into_iter().find(|algorithm| algorithm.name().eq_ignore_ascii_case(name.trim()))
-    }
-
-    /// The wish for it.
-    #[must_use]
-    pub fn wish(self) -> Wish {
-        let place = Algorithm::ALL.into_iter().position(|algorithm| algorithm == self);
-        // No list of algorithms is that long; a wish that got lost leaves the choice to the table.
-        Wish(place.and_then(|place| u8::try_from(place + 1).ok()).unwrap_or(0))
-    }
-
-    /// What a wish is for, if it is one.
-    #[must_use]
-    pub fn wished(wish: Wish) -> Option<Algorithm> {
-        Algorithm::ALL.get(usize::from(wish.0).checked_sub(1)?).copied()
-    }
-
-    /// Whether it has a form for `kind`.
-    #[must_use]
-    pub const fn serves(self, kind: Kind) -> bool {
-        match self {
-            Algorithm::Exchange => !kind.is_point_to_point(),
-            Algorithm::Ring => matches!(
-                kind,
-                Kind::AllReduce | Kind::ReduceScatter | Kind::AllGather | Kind::Broadcast | Kind::Reduce
-            ),
-            Algorithm::Tree => matches!(
-                kind,
-                Kind::AllReduce
-                    | Kind::Reduce
-                    | Kind::Broadcast
-                    | Kind::Gather
-                    | Kind::Scatter
-                    | Kind::AllGather
-            ),
-            Algorithm::Pairwise => {
-                matches!(kind, Kind::AllReduce | Kind::ReduceScatter | Kind::AllGather | Kind::AlltoAll)
-            }
-        }
-    }
-}
-
 /// The most bytes of one piece of a large message. First guess, to be measured: half of what a core's second
 /// cache usually holds, so that a piece that was just received is reduced and passed on from there.
 pub const PIECE_BYTES: usize = 256 << 10;
 
-/// What `rank` does for `call` under `algorithm`. `None` where the algorithm has no form for the operation,
-/// or the call names ranks or bytes that cannot exist.
+/// What `rank` does for `call` under `algorithm`, on `hosts`. `None` where the algorithm has no form for the
+/// operation, or the call names ranks or bytes that cannot exist.
 #[must_use]
-pub fn plan(algorithm: Algorithm, call: &Call, rank: u32) -> Option<Plan> {
-    plan_in_pieces(algorithm, call, rank, PIECE_BYTES)
+pub fn plan(algorithm: Algorithm, call: &Call, rank: u32, hosts: &Hosts) -> Option<Plan> {
+    plan_in_pieces(algorithm, call, rank, hosts, PIECE_BYTES)
 }
 
 /// [`plan`] with large messages cut into pieces of at most `piece_bytes`, the same number on every rank.
 #[must_use]
-pub fn plan_in_pieces(algorithm: Algorithm, call: &Call, rank: u32, piece_bytes: usize) -> Option<Plan> {
-    if !call.is_sound(rank) || !algorithm.serves(call.kind) {
+pub fn plan_in_pieces(
+    algorithm: Algorithm,
+    call: &Call,
+    rank: u32,
+    hosts: &Hosts,
+    piece_bytes: usize,
+) -> Option<Plan> {
+    if !call.is_sound(rank) || !algorithm.serves(call.kind) || !hosts.fits(call.ranks) {
         return None;
     }
-    let task = Task::new(call, rank, piece_bytes);
-    if call.ranks == 1 {
-        return Some(task.alone());
-    }
-    match algorithm {
-        Algorithm::Exchange => exchange::plan(&task),
-        Algorithm::Ring => ring::plan(&task),
-        Algorithm::Tree => tree::plan(&task),
-        Algorithm::Pairwise => pairwise::plan(&task),
-    }
+    let task = Task::new(call, rank, hosts, piece_bytes);
+    if call.ranks == 1 { Some(task.alone()) } else { algorithm.plan(&task) }
 }

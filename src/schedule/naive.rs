@@ -8,8 +8,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{Action, Call, Plan, Range, SCRATCH, SOURCE, Step, TARGET};
-use crate::op::{Combine, Kind, Reduction};
+use super::check::Post;
+use super::{Action, Call, Plan, Range, Step};
+use crate::op::{Combine, DataType, Kind, Reduction};
 
 /// Numbers that look random; the same ones for the same seed.
 #[derive(Clone, Debug)]
@@ -66,10 +67,10 @@ fn wrapping(combine: Combine, left: u64, right: u64) -> u64 {
 /// One rank's buffers in one stretch of memory.
 pub(super) struct Buffers {
     memory: Vec<u8>,
-    /// Start and length.
-    source: (usize, usize),
-    target: (usize, usize),
-    scratch: (usize, usize),
+    /// Start and length of each: source, target and scratch of a collective, or one per message.
+    places: Vec<(usize, usize)>,
+    /// How much of the memory is the caller's.
+    callers_bytes: usize,
 }
 
 impl Buffers {
@@ -98,38 +99,59 @@ impl Buffers {
         let bytes = source + target + scratch_bytes;
         Buffers {
             memory: (0..bytes).map(|_| random.next() as u8).collect(),
-            source: (source_start, source),
-            target: (target_start, target),
-            scratch: (source + target, scratch_bytes),
+            places: vec![(source_start, source), (target_start, target), (source + target, scratch_bytes)],
+            callers_bytes: source + target,
         }
     }
 
-    fn at(&self, range: Range) -> Result<std::ops::Range<usize>, String> {
-        let (start, bytes) = match range.buffer {
-            SOURCE => self.source,
-            TARGET => self.target,
-            SCRATCH => self.scratch,
-            _ => return Err("no such buffer".into()),
+    fn of_messages(posts: &[Post], random: &mut Random) -> Buffers {
+        let mut bytes = 0;
+        let place = |post: &Post| {
+            bytes += post.bytes;
+            (bytes - post.bytes, post.bytes)
         };
+        let places = posts.iter().map(place).collect();
+        Buffers { memory: (0..bytes).map(|_| random.next() as u8).collect(), places, callers_bytes: bytes }
+    }
+
+    fn at(&self, range: Range) -> Result<std::ops::Range<usize>, String> {
+        let &(start, bytes) = self.places.get(range.buffer as usize).ok_or("no such buffer")?;
         if range.offset + range.bytes > bytes {
             return Err(format!("{range:?} is outside of its buffer"));
         }
         Ok(start + range.offset..start + range.offset + range.bytes)
     }
 
+    /// Puts singles into the source, before anything runs.
+    pub(super) fn fill_source(&mut self, mut next: impl FnMut() -> f32) {
+        let (start, bytes) = self.places[0];
+        for chunk in self.memory[start..start + bytes].chunks_exact_mut(4) {
+            chunk.copy_from_slice(&next().to_le_bytes());
+        }
+    }
+
     pub(super) fn result(&self) -> Vec<u8> {
-        self.memory[self.target.0..self.target.0 + self.target.1].to_vec()
+        self.bytes_of(1)
+    }
+
+    fn bytes_of(&self, buffer: usize) -> Vec<u8> {
+        let (start, bytes) = self.places[buffer];
+        self.memory[start..start + bytes].to_vec()
     }
 }
 
 /// All ranks, their buffers and the lines between them.
 pub(super) struct World<'a> {
-    calls: &'a [Call],
+    calls: Vec<Call>,
+    /// What the batch is where it is no collective.
+    posts: Option<&'a [Vec<Post>]>,
     plans: &'a [Plan],
     pub(super) ranks: Vec<Buffers>,
     /// What every rank's memory held at first.
     before: Vec<Vec<u8>>,
     lanes: Vec<LaneState>,
+    /// By rank: its first lane.
+    first_lanes: Vec<usize>,
     lines: HashMap<(u32, u32), Line>,
     line_packets: usize,
     arithmetic: Arithmetic,
@@ -145,12 +167,15 @@ struct LaneState {
     half: Option<Vec<u8>>,
     /// The packet is in the line; when so many were taken, the step is done.
     sent: Option<usize>,
+    /// How many messages of the step were received.
+    received: usize,
     is_slow: bool,
 }
 
 #[derive(Default)]
 struct Line {
-    packets: VecDeque<Vec<u8>>,
+    /// Each some messages.
+    packets: VecDeque<VecDeque<Vec<u8>>>,
     put: usize,
     taken: usize,
 }
@@ -170,19 +195,66 @@ impl<'a> World<'a> {
             .enumerate()
             .map(|(rank, (call, plan))| Buffers::new(call, rank, plan.scratch_bytes, &mut random))
             .collect();
-        let mut lanes = Vec::new();
+        World::with(calls.to_vec(), None, plans, ranks, (line_packets, arithmetic, random))
+    }
+
+    /// A world of point-to-point messages.
+    pub(super) fn of_messages(
+        posts: &'a [Vec<Post>],
+        plans: &'a [Plan],
+        seed: u64,
+        line_packets: usize,
+    ) -> World<'a> {
+        let mut random = Random(seed);
+        // Bytes that nobody combines.
+        let call = Call {
+            kind: Kind::AlltoAll,
+            data_type: DataType::Uint8,
+            reduction: Reduction::Sum,
+            root: 0,
+            count: 1,
+            ranks: posts.len() as u32,
+            in_place: false,
+        };
+        let ranks = posts.iter().map(|posts| Buffers::of_messages(posts, &mut random)).collect();
+        let how = (line_packets, Arithmetic::Wrapping, random);
+        World::with(vec![call; posts.len()], Some(posts), plans, ranks, how)
+    }
+
+    fn with(
+        calls: Vec<Call>,
+        posts: Option<&'a [Vec<Post>]>,
+        plans: &'a [Plan],
+        ranks: Vec<Buffers>,
+        (line_packets, arithmetic, mut random): (usize, Arithmetic, Random),
+    ) -> World<'a> {
+        let (mut lanes, mut first_lanes) = (Vec::new(), Vec::new());
         for (rank, plan) in plans.iter().enumerate() {
+            first_lanes.push(lanes.len());
             for lane in 0..plan.lanes.len() {
                 let is_slow = random.below(4) == 0;
-                lanes.push(LaneState { rank, lane, done: 0, half: None, sent: None, is_slow });
+                lanes.push(LaneState { rank, lane, done: 0, half: None, sent: None, received: 0, is_slow });
             }
         }
-        let before = ranks.iter().map(|rank| rank.memory.clone()).collect();
-        World { calls, plans, ranks, before, lanes, lines: HashMap::new(), line_packets, arithmetic, random }
+        let lines = HashMap::new();
+        World {
+            calls,
+            posts,
+            plans,
+            ranks,
+            before: Vec::new(),
+            lanes,
+            first_lanes,
+            lines,
+            line_packets,
+            arithmetic,
+            random,
+        }
     }
 
     /// Runs everything and compares every result with what it should be.
     pub(super) fn run(&mut self) -> Result<(), String> {
+        self.before = self.ranks.iter().map(|rank| rank.memory.clone()).collect();
         let mut order: Vec<usize> = (0..self.lanes.len()).collect();
         loop {
             for index in (1..order.len()).rev() {
@@ -214,8 +286,8 @@ impl<'a> World<'a> {
         let plan = &self.plans[state.rank];
         let waits = step.first_wait as usize..(step.first_wait + step.wait_count) as usize;
         plan.waits[waits].iter().all(|wait| {
-            let of = |other: &&LaneState| other.rank == state.rank && other.lane == wait.lane as usize;
-            self.lanes.iter().find(of).is_some_and(|other| other.done > wait.index as usize)
+            let other = &self.lanes[self.first_lanes[state.rank] + wait.lane as usize];
+            other.done > wait.index as usize
         })
     }
 
@@ -231,8 +303,27 @@ impl<'a> World<'a> {
             return Ok(false);
         }
         let has_moved = match step.action {
-            Action::Send { peer, from } => self.send(&mut state, peer, from)?,
+            Action::Send { peer, from } => self.send(&mut state, peer, &[from])?,
+            Action::SendFrame { peer, first, count, .. } => {
+                let messages = &self.plans[state.rank].messages;
+                let messages = messages.get(first as usize..(first + count) as usize);
+                self.send(&mut state, peer, messages.ok_or("a frame of messages that are not there")?)?
+            }
             Action::Recv { peer, into } => self.receive(&mut state, peer, into, None)?,
+            Action::RecvMessages { peer, first, count } => {
+                let before = state.done;
+                let messages = &self.plans[state.rank].messages;
+                let into = messages.get(first as usize + state.received);
+                let into = *into.ok_or("a receive of messages that are not there")?;
+                let has_moved = self.receive(&mut state, peer, into, None)?;
+                if state.done > before {
+                    state.received += 1;
+                    let is_last = state.received == count as usize;
+                    (state.received, state.done) =
+                        if is_last { (0, state.done) } else { (state.received, before) };
+                }
+                has_moved
+            }
             Action::RecvReduce { peer, with, into, .. } => {
                 self.receive(&mut state, peer, into, Some((with, step.action)))?
             }
@@ -242,7 +333,7 @@ impl<'a> World<'a> {
         Ok(has_moved)
     }
 
-    fn send(&mut self, state: &mut LaneState, peer: u32, from: Range) -> Result<bool, String> {
+    fn send(&mut self, state: &mut LaneState, peer: u32, messages: &[Range]) -> Result<bool, String> {
         let line = self.lines.entry((state.rank as u32, peer)).or_default();
         if let Some(number) = state.sent {
             let is_done = self.line_packets > 0 || line.taken > number;
@@ -253,17 +344,28 @@ impl<'a> World<'a> {
             return Ok(is_done);
         }
         let buffers = &self.ranks[state.rank];
-        let bytes = &buffers.memory[buffers.at(from)?];
+        let mut bytes = Vec::new();
+        for &message in messages {
+            bytes.extend_from_slice(&buffers.memory[buffers.at(message)?]);
+        }
         let middle = bytes.len() / 2;
-        let Some(mut packet) = state.half.take() else {
-            state.half = Some(bytes[..middle].to_vec());
+        let Some(first) = state.half.take() else {
+            bytes.truncate(middle);
+            state.half = Some(bytes);
             return Ok(true);
         };
         if line.packets.len() >= self.line_packets.max(1) {
-            state.half = Some(packet);
+            state.half = Some(first);
             return Ok(false);
         }
-        packet.extend_from_slice(&bytes[middle..]);
+        bytes[..middle].copy_from_slice(&first);
+        let mut rest = &bytes[..];
+        let mut packet = VecDeque::new();
+        for message in messages {
+            let (one, behind) = rest.split_at(message.bytes);
+            packet.push_back(one.to_vec());
+            rest = behind;
+        }
         line.packets.push_back(packet);
         state.sent = Some(line.put);
         line.put += 1;
@@ -280,7 +382,8 @@ impl<'a> World<'a> {
         let line = self.lines.entry((peer, state.rank as u32)).or_default();
         let second = state.half.take();
         let is_first = second.is_none();
-        let Some(packet) = second.or_else(|| line.packets.front().cloned()) else { return Ok(false) };
+        let first = line.packets.front().and_then(VecDeque::front);
+        let Some(packet) = second.or_else(|| first.cloned()) else { return Ok(false) };
         if packet.len() != into.bytes {
             return Err(format!("a packet of {} bytes where {} were expected", packet.len(), into.bytes));
         }
@@ -295,8 +398,12 @@ impl<'a> World<'a> {
             state.half = Some(packet);
         } else {
             let line = self.lines.entry((peer, state.rank as u32)).or_default();
-            line.packets.pop_front();
-            line.taken += 1;
+            let messages = line.packets.front_mut().ok_or("the packet is gone")?;
+            messages.pop_front();
+            if messages.is_empty() {
+                line.packets.pop_front();
+                line.taken += 1;
+            }
             state.done += 1;
         }
         Ok(true)
@@ -363,11 +470,14 @@ impl<'a> World<'a> {
 
     /// Every result is what it should be, and nothing else has changed.
     fn compare(&self) -> Result<(), String> {
+        if let Some(posts) = self.posts {
+            return self.compare_messages(posts);
+        }
         let sources: Vec<Vec<u8>> = self
             .before
             .iter()
             .zip(&self.ranks)
-            .map(|(before, rank)| before[rank.source.0..rank.source.0 + rank.source.1].to_vec())
+            .map(|(before, rank)| before[rank.places[0].0..rank.places[0].0 + rank.places[0].1].to_vec())
             .collect();
         for (number, rank) in self.ranks.iter().enumerate() {
             if self.arithmetic == Arithmetic::Wrapping
@@ -375,10 +485,36 @@ impl<'a> World<'a> {
             {
                 return Err(format!("rank {number} has a wrong result"));
             }
-            let target = rank.target.0..rank.target.0 + rank.target.1;
-            for at in (0..rank.scratch.0).filter(|at| !target.contains(at)) {
+            let target = rank.places[1].0..rank.places[1].0 + rank.places[1].1;
+            for at in (0..rank.callers_bytes).filter(|at| !target.contains(at)) {
                 if rank.memory[at] != self.before[number][at] {
                     return Err(format!("rank {number} wrote into its source"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl World<'_> {
+    /// The k-th message from one rank to another is what the k-th receive has; what is sent stays.
+    fn compare_messages(&self, posts: &[Vec<Post>]) -> Result<(), String> {
+        for (to, receiver) in posts.iter().enumerate() {
+            for from in 0..posts.len() {
+                let of = |rank: usize, peer: usize, is_send: bool| {
+                    let is_it = move |post: &Post| post.peer == peer as u32 && post.is_send == is_send;
+                    (0..).zip(&posts[rank]).filter(move |(_, post)| is_it(post)).map(|(buffer, _)| buffer)
+                };
+                for (sent, received) in of(from, to, true).zip(of(to, from, false)) {
+                    if self.ranks[from].bytes_of(sent) != self.ranks[to].bytes_of(received) {
+                        return Err(format!("rank {to} has something else in receive {received}"));
+                    }
+                }
+            }
+            for (buffer, _) in (0..).zip(receiver).filter(|(_, post)| post.is_send) {
+                let (start, bytes) = self.ranks[to].places[buffer];
+                if self.before[to][start..start + bytes] != self.ranks[to].bytes_of(buffer) {
+                    return Err(format!("rank {to} wrote into what it sends"));
                 }
             }
         }

@@ -1,30 +1,36 @@
 //! What algorithms share: whose neighbour is who, how data is cut, where a rank's own data is read from.
 #![forbid(unsafe_code)]
 
-use super::{Builder, Call, Plan, Range, SOURCE, TARGET};
+use super::{Builder, Call, Hosts, Plan, Range, SOURCE, TARGET};
 use crate::op::Kind;
 
 /// Cuts fall on multiples of this where there is enough data: no two ranks then write one cache line.
 const LINE_BYTES: usize = 64;
 
-/// Slices shorter than this are cut between any two elements.
+/// Slices shorter than this are cut between any two elements, or bytes where nothing is combined.
 const SHORT_SLICE_BYTES: usize = 1024;
 
 /// No message is cut into more pieces, so that plans stay small however large the data.
 const MOST_PIECES: usize = 4096;
+/// Nor is all the data of one call.
+const MOST_PIECES_OF_ALL: usize = 16384;
+
+/// How much goes through the steps of an algorithm at a time, in pieces. First guess, to be measured.
+const PIECES_PER_PART: usize = 16;
 
 /// One rank's part of a call, to be planned.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Task<'a> {
     pub(super) call: &'a Call,
     pub(super) rank: u32,
+    pub(super) hosts: &'a Hosts,
     piece_bytes: usize,
 }
 
 impl<'a> Task<'a> {
-    pub(super) fn new(call: &'a Call, rank: u32, piece_bytes: usize) -> Task<'a> {
+    pub(super) fn new(call: &'a Call, rank: u32, hosts: &'a Hosts, piece_bytes: usize) -> Task<'a> {
         // Pieces hold whole elements of every type.
-        Task { call, rank, piece_bytes: piece_bytes.max(8).next_multiple_of(8) }
+        Task { call, rank, hosts, piece_bytes: piece_bytes.max(8).next_multiple_of(8) }
     }
 
     pub(super) fn builder(&self, algorithm: &'static str) -> Builder {
@@ -55,6 +61,14 @@ impl<'a> Task<'a> {
         Range::new(buffer, 0, self.call.bytes())
     }
 
+    /// The larger of the two buffers.
+    fn total_bytes(&self) -> usize {
+        match self.call.kind {
+            Kind::AllReduce | Kind::Reduce | Kind::Broadcast => self.call.bytes(),
+            _ => self.call.bytes() * self.ranks() as usize,
+        }
+    }
+
     /// The part of `buffer` that belongs to `owner`: a share of the vector for operations on one vector, the
     /// block of `count` elements at its place for all others.
     pub(super) fn slice(&self, buffer: u32, owner: u32) -> Range {
@@ -70,14 +84,21 @@ impl<'a> Task<'a> {
         self.slice(SOURCE, 0).bytes
     }
 
-    /// The vector cut into one share per rank, alike but for one unit; the first ones are the longer.
+    /// The vector cut into one share per rank.
     fn share(&self, buffer: u32, owner: u32) -> Range {
-        let (bytes, ranks, owner) = (self.call.bytes(), self.ranks() as usize, owner as usize);
-        let is_short = bytes / ranks < SHORT_SLICE_BYTES;
-        let unit = if is_short { self.call.data_type.size_bytes() } else { LINE_BYTES };
+        self.cut(self.whole(buffer), owner, self.ranks())
+    }
+
+    /// Share `index` of a range cut into `count`, alike but for one unit; the first ones are the longer.
+    pub(super) fn cut(&self, range: Range, index: u32, count: u32) -> Range {
+        let (bytes, count, index) = (range.bytes, count as usize, index as usize);
+        let is_short = bytes / count < SHORT_SLICE_BYTES;
+        // Ranks may name different types for what is moved only: cuts must not depend on them.
+        let element_bytes = if self.call.kind.reduces() { self.call.data_type.size_bytes() } else { 1 };
+        let unit = if is_short { element_bytes } else { LINE_BYTES };
         let units = bytes.div_ceil(unit);
-        let start = |index: usize| ((units / ranks * index + index.min(units % ranks)) * unit).min(bytes);
-        Range::new(buffer, start(owner), start(owner + 1) - start(owner))
+        let start = |index: usize| ((units / count * index + index.min(units % count)) * unit).min(bytes);
+        Range::new(range.buffer, range.offset + start(index), start(index + 1) - start(index))
     }
 
     /// How long the pieces of a message of `bytes` are: about a quarter, so that a chain of hops fills, yet
@@ -87,8 +108,42 @@ impl<'a> Task<'a> {
         let least = (self.piece_bytes / 16).next_multiple_of(8).max(8);
         let unit = LINE_BYTES.min(least.next_power_of_two());
         let quarter = bytes.div_ceil(4).next_multiple_of(unit).clamp(least, self.piece_bytes);
-        let floor = bytes.div_ceil(MOST_PIECES).next_multiple_of(8);
+        let floor = bytes.div_ceil(MOST_PIECES).max(self.total_bytes().div_ceil(MOST_PIECES_OF_ALL));
+        let floor = floor.next_multiple_of(8);
         quarter.max(floor).min(bytes.next_multiple_of(8)).max(8)
+    }
+
+    /// How long the parts are in which data of `bytes` goes through all steps of an algorithm, one part after
+    /// the other, so that what is held in between stays small.
+    pub(super) fn part_bytes(&self, bytes: usize) -> usize {
+        PIECES_PER_PART * self.piece_bytes(bytes)
+    }
+
+    /// The parts of every rank's block, as ranges of a block: one, unless all blocks together are long.
+    pub(super) fn block_parts(&self) -> impl Iterator<Item = Range> + use<> {
+        let (block, ranks) = (self.whole(SOURCE), self.ranks() as usize);
+        let most_bytes = self.part_bytes(block.bytes * ranks);
+        let is_long = block.bytes * ranks > most_bytes;
+        let each_bytes = (most_bytes / ranks / LINE_BYTES * LINE_BYTES).max(self.piece_bytes(block.bytes));
+        pieces(block, if is_long { each_bytes } else { block.bytes.max(1) })
+    }
+
+    /// The ranges to `peer`, in pieces.
+    pub(super) fn send_all(&self, builder: &mut Builder, peer: u32, ranges: &[Range]) {
+        for &range in ranges {
+            for piece in pieces(range, self.piece_bytes(range.bytes)) {
+                builder.send(peer, piece);
+            }
+        }
+    }
+
+    /// What [`Task::send_all`] sends.
+    pub(super) fn receive_all(&self, builder: &mut Builder, peer: u32, ranges: &[Range]) {
+        for &range in ranges {
+            for piece in pieces(range, self.piece_bytes(range.bytes)) {
+                builder.recv(peer, piece);
+            }
+        }
     }
 
     /// The average of integers: their sum, divided once, where the whole sum is first known.
@@ -118,6 +173,11 @@ impl<'a> Task<'a> {
 pub(super) fn piece(range: Range, index: usize, piece_bytes: usize) -> Range {
     let start = (index * piece_bytes).min(range.bytes);
     Range::new(range.buffer, range.offset + start, piece_bytes.min(range.bytes - start))
+}
+
+/// The bytes of `range` from `start` on.
+pub(super) const fn within(range: Range, start: usize, bytes: usize) -> Range {
+    Range::new(range.buffer, range.offset + start, bytes)
 }
 
 /// All pieces of `range`, none of them empty.
@@ -162,6 +222,11 @@ impl Input {
     pub(super) fn new(builder: &mut Builder, task: &Task<'_>, slot_count: usize, slot_bytes: usize) -> Input {
         let scales = task.call.scales();
         Input { scaled: scales.then(|| Slots::new(builder, slot_count, slot_bytes)) }
+    }
+
+    /// Of data that is as it should be already.
+    pub(super) const fn as_it_is() -> Input {
+        Input { scaled: None }
     }
 
     /// Where `piece` of the source is read from.

@@ -54,7 +54,7 @@ fn bytes(action: &Action, plan: &Plan) -> usize {
 mod tests {
     use super::*;
     use crate::op::{DataType, Kind, Reduction};
-    use crate::schedule::{Algorithm, Call, plan};
+    use crate::schedule::{Algorithm, Call, Hosts, plan};
 
     fn ns(algorithm: Algorithm, ranks: u32, count: usize) -> u64 {
         let call = Call {
@@ -66,7 +66,7 @@ mod tests {
             ranks,
             in_place: true,
         };
-        plan_ns(&plan(algorithm, &call, 0).expect("a form"))
+        plan_ns(&plan(algorithm, &call, 0, &Hosts::one()).expect("a form"))
     }
 
     #[test]

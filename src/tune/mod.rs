@@ -9,10 +9,10 @@ pub mod selection;
 pub mod wanted;
 
 use crate::op::Kind;
-use crate::schedule::{Algorithm, Call};
+use crate::schedule::{Algorithm, Call, Hosts};
 
 /// What all ranks know of the machines they run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// How many ranks.
     pub ranks: u32,
@@ -20,6 +20,10 @@ pub struct Facts {
     pub ranks_per_host: u32,
     /// How many cores such a host has, at least.
     pub cores: u32,
+    /// Which ranks share a host.
+    pub hosts: Hosts,
+    /// Whether reductions must have the same bits whatever the algorithm and wherever ranks are.
+    pub is_deterministic: bool,
 }
 
 impl Facts {
@@ -101,15 +105,44 @@ pub const DEFAULT_TABLE: &[Row] = &[
 /// The algorithm for `call`: what the table says, or what `wanted` (see [`wanted`](mod@wanted)) leaves.
 #[must_use]
 pub fn choose(call: &Call, facts: &Facts, wanted: &str) -> Algorithm {
-    let usual = look_up(DEFAULT_TABLE, call, facts);
-    wanted::choose(wanted, call.kind, usual).unwrap_or(usual)
+    let usual = usual(call, facts);
+    let wished = wanted::choose(wanted, call.kind, usual);
+    wished.filter(|algorithm| allows(call, facts, *algorithm)).unwrap_or(usual)
 }
 
 /// The algorithm for `call` among those that are `allowed`: the table's, else the first. `None` if none is.
 #[must_use]
 pub fn choose_among(call: &Call, facts: &Facts, allowed: &[Algorithm]) -> Option<Algorithm> {
-    let usual = look_up(DEFAULT_TABLE, call, facts);
-    if allowed.contains(&usual) { Some(usual) } else { allowed.first().copied() }
+    let usual = usual(call, facts);
+    if allowed.contains(&usual) {
+        return Some(usual);
+    }
+    allowed.iter().copied().find(|algorithm| allows(call, facts, *algorithm))
+}
+
+/// Whether `algorithm` has a form for `call`, and one that gives the bits that are asked for.
+#[must_use]
+pub fn allows(call: &Call, facts: &Facts, algorithm: Algorithm) -> bool {
+    algorithm.serves(call.kind) && (algorithm.is_ordered() || !must_be_ordered(call, facts))
+}
+
+const fn must_be_ordered(call: &Call, facts: &Facts) -> bool {
+    facts.is_deterministic && call.kind.reduces()
+}
+
+/// The choice where nobody wishes.
+fn usual(call: &Call, facts: &Facts) -> Algorithm {
+    if must_be_ordered(call, facts) { ordered(call) } else { look_up(DEFAULT_TABLE, call, facts) }
+}
+
+/// Up to this many bytes, the fewest hops; above, the fewest bytes. First guess, to be measured.
+const MOST_DOUBLING_BYTES: usize = 16 * KIB;
+
+/// The choice among algorithms that all give the same bits.
+fn ordered(call: &Call) -> Algorithm {
+    let is_small = call.bytes() <= MOST_DOUBLING_BYTES;
+    let doubles = is_small && Algorithm::Doubling.serves(call.kind);
+    if doubles { Algorithm::Doubling } else { Algorithm::Rabenseifner }
 }
 
 /// The first row of `table` that fits, else one hop, which every operation has.
@@ -144,7 +177,10 @@ mod tests {
             ranks,
             in_place: false,
         };
-        (call, Facts { ranks, ranks_per_host: ranks, cores: 1024 })
+        (
+            call,
+            Facts { ranks, ranks_per_host: ranks, cores: 1024, hosts: Hosts::one(), is_deterministic: false },
+        )
     }
 
     #[test]
@@ -171,7 +207,7 @@ mod tests {
                 for count in [0, 1, 100, 10_000, 1_000_000] {
                     let (call, facts) = call(kind, count, ranks);
                     let algorithm = choose(&call, &facts, "");
-                    assert!(crate::schedule::plan(algorithm, &call, ranks / 2).is_some());
+                    assert!(crate::schedule::plan(algorithm, &call, ranks / 2, &facts.hosts).is_some());
                 }
             }
         }
@@ -192,6 +228,22 @@ mod tests {
         assert_eq!(choose(&call_a, &facts, "nonsense"), Algorithm::Exchange);
         let (call_b, facts) = call(Kind::AlltoAll, 2, 8);
         assert_eq!(choose(&call_b, &facts, "ring"), Algorithm::Exchange);
+    }
+
+    #[test]
+    fn deterministic_reductions_are_ordered_whatever_is_wanted() {
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.reduces()) {
+            for count in [1, 1 << 10, 1 << 20] {
+                let (call, facts) = call(kind, count, 8);
+                let facts = Facts { is_deterministic: true, ..facts };
+                for wanted in ["", "ring", "doubling", "leaders"] {
+                    let algorithm = choose(&call, &facts, wanted);
+                    assert!(algorithm.is_ordered() && algorithm.serves(kind));
+                }
+            }
+        }
+        let (call, facts) = call(Kind::AllGather, 1, 8);
+        assert_eq!(choose(&call, &Facts { is_deterministic: true, ..facts }, "ring"), Algorithm::Ring);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use crate::op::Kind;
 use crate::schedule::Algorithm;
 
 /// Names of NCCL's that stand for hardware which is not used here: known, and never to be had.
-pub(super) const FOREIGN: [&str; 7] =
-    ["collnet", "collnetdirect", "collnetchain", "nvls", "nvlstree", "pat", "nvlspat"];
+pub(super) const FOREIGN: [&str; 6] =
+    ["collnet", "collnetdirect", "collnetchain", "nvls", "nvlstree", "nvlspat"];
 
 /// One part of the setting: for one operation or for all, these or all but these.
 struct Part<'a> {

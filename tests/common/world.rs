@@ -9,6 +9,7 @@ use shoal::engine::stream::{Launch, Stream};
 use shoal::engine::{Engine, Facts, Poll};
 use shoal::error::Error;
 use shoal::op::{Address, Kind, Manner, Op, Shape};
+use shoal::schedule::{Algorithm, Hosts};
 use shoal::transport::Peer;
 use shoal::transport::sim::{Network, SimTransport, Weather};
 
@@ -31,6 +32,12 @@ pub struct Setup {
     pub algorithm: &'static str,
     /// Whether ranks leave the communicator as soon as their script is done.
     pub leaves_early: bool,
+    /// How many ranks share a host, as far as algorithms know.
+    pub ranks_per_host: u32,
+    /// Whether ranks are dealt to hosts in turns.
+    pub is_dealt: bool,
+    /// Whether reductions must have the same bits whatever the algorithm.
+    pub is_deterministic: bool,
     pub trouble: Option<Trouble>,
 }
 
@@ -81,10 +88,20 @@ impl Setup {
                 frame_bytes: dice.between(64, 2 * eager_bytes),
             },
             cores: dice.pick(&[1, 64]),
-            algorithm: dice.pick(&["", "exchange", "ring", "tree", "pairwise"]),
+            algorithm: if dice.chance(20) { "" } else { dice.pick(&Algorithm::ALL).name() },
             leaves_early: dice.chance(50),
             trouble: None,
+            ranks_per_host: dice.pick(&[1, 2, 3, 4, 1000]),
+            is_dealt: dice.chance(30),
+            is_deterministic: dice.chance(10),
         }
+    }
+
+    /// Which ranks count as on one host: neighbours, or every so manieth.
+    fn hosts(&self, ranks: u32) -> Hosts {
+        let host_count = ranks.div_ceil(self.ranks_per_host);
+        let host = |rank: u32| if self.is_dealt { rank % host_count } else { rank / self.ranks_per_host };
+        Hosts::of((0..ranks).map(host).collect())
     }
 
     /// The same with every message a packet of its own.
@@ -480,7 +497,13 @@ fn facts(program: &Program, setup: &Setup, rank: u32) -> Facts {
         rank,
         ranks: program.ranks,
         limits: setup.limits,
-        tune: shoal::tune::Facts { ranks: program.ranks, ranks_per_host: program.ranks, cores: setup.cores },
+        tune: shoal::tune::Facts {
+            ranks: program.ranks,
+            ranks_per_host: program.ranks,
+            cores: setup.cores,
+            hosts: setup.hosts(program.ranks),
+            is_deterministic: setup.is_deterministic,
+        },
         algorithm: setup.algorithm.to_owned(),
     }
 }

@@ -45,10 +45,10 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// What a source holds before anything ran.
-    pub(super) fn fill(&mut self, start: usize, bytes: usize, term: TermId) {
+    /// What a source holds before anything ran: data that comes from `origin` on.
+    pub(super) fn fill(&mut self, start: usize, bytes: usize, term: TermId, origin: usize) {
         if bytes > 0 {
-            let part = Part { bytes, term, origin: 0 };
+            let part = Part { bytes, term, origin };
             self.segments.insert(start, Segment { part, writer: None, readers: Vec::new() });
         }
     }

@@ -3,8 +3,9 @@
 
 use std::collections::HashSet;
 
+use super::messages::{LENGTH_BYTES, Post};
 use crate::op::Kind;
-use crate::schedule::{Action, Call, Plan, Range, SCRATCH, SOURCE, Step, TARGET, Wait};
+use crate::schedule::{Action, Call, Plan, Range, Step, Wait};
 
 /// What a lane is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,14 +16,21 @@ pub(super) enum Way {
 }
 
 /// Where one rank's buffers lie, as if memory began at 0. In place they share addresses.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Layout {
-    pub(super) source: usize,
-    pub(super) source_bytes: usize,
-    pub(super) target: usize,
-    target_bytes: usize,
-    scratch: usize,
-    scratch_bytes: usize,
+    buffers: Vec<Place>,
+    /// All steps touch whole elements of this size.
+    element_bytes: usize,
+    /// Whether it has point-to-point messages, not a collective.
+    is_of_messages: bool,
+}
+
+/// One buffer.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    start: usize,
+    bytes: usize,
+    may_be_written: bool,
 }
 
 impl Layout {
@@ -49,40 +57,52 @@ impl Layout {
             true if source_bytes > target_bytes => (0, within),
             true => (within, 0),
         };
+        let scratch = source_bytes + target_bytes;
+        let place = |start, bytes, may_be_written| Place { start, bytes, may_be_written };
         Layout {
-            source,
-            source_bytes,
-            target,
-            target_bytes,
-            scratch: source_bytes + target_bytes,
-            scratch_bytes,
+            buffers: vec![
+                place(source, source_bytes, false),
+                place(target, target_bytes, true),
+                place(scratch, scratch_bytes, true),
+            ],
+            element_bytes: if call.kind.reduces() { call.data_type.size_bytes() } else { 1 },
+            is_of_messages: false,
         }
+    }
+
+    /// A buffer for each message, one behind the other.
+    pub(super) fn of_messages(posts: &[Post]) -> Layout {
+        let mut start = 0;
+        let place = |post: &Post| {
+            let place = Place { start, bytes: post.bytes, may_be_written: !post.is_send };
+            start += post.bytes;
+            place
+        };
+        Layout { buffers: posts.iter().map(place).collect(), element_bytes: 1, is_of_messages: true }
+    }
+
+    /// Where a buffer starts, and how long it is.
+    pub(super) fn extent(&self, buffer: u32) -> (usize, usize) {
+        let place = self.buffers[buffer as usize];
+        (place.start, place.bytes)
     }
 
     /// The address of a range that lies in its buffer.
     pub(super) fn at(&self, range: Range) -> usize {
-        range.offset
-            + match range.buffer {
-                SOURCE => self.source,
-                TARGET => self.target,
-                _ => self.scratch,
-            }
+        range.offset + self.buffers[range.buffer as usize].start
     }
 
     fn holds(&self, range: Range) -> bool {
-        let bytes = match range.buffer {
-            SOURCE => self.source_bytes,
-            TARGET => self.target_bytes,
-            SCRATCH => self.scratch_bytes,
-            _ => 0,
-        };
-        range.offset <= bytes && range.bytes <= bytes - range.offset
+        let bytes = self.buffers.get(range.buffer as usize).map_or(0, |place| place.bytes);
+        (range.buffer as usize) < self.buffers.len()
+            && range.offset <= bytes
+            && range.bytes <= bytes - range.offset
     }
 
     fn may_write(&self, range: Range) -> bool {
         let start = self.at(range);
-        let in_target = start >= self.target && start + range.bytes <= self.target + self.target_bytes;
-        range.buffer == SCRATCH || in_target
+        let has = |place: &Place| start >= place.start && start + range.bytes <= place.start + place.bytes;
+        self.buffers.iter().any(|place| place.may_be_written && has(place))
     }
 }
 
@@ -91,17 +111,20 @@ pub(super) fn waits<'a>(plan: &'a Plan, step: &Step) -> &'a [Wait] {
     &plan.waits[step.first_wait as usize..(step.first_wait + step.wait_count) as usize]
 }
 
-/// How long the packet of a step is.
-pub(super) fn packet_bytes(step: &Step) -> usize {
-    match step.action {
-        Action::Send { from, .. } => from.bytes,
-        Action::Recv { into, .. } | Action::RecvReduce { into, .. } => into.bytes,
-        _ => 0,
+/// The messages that a step sends or receives, in order.
+pub(super) fn messages<'a>(plan: &'a Plan, step: &'a Step) -> &'a [Range] {
+    match &step.action {
+        Action::Send { from, .. } => std::slice::from_ref(from),
+        Action::Recv { into, .. } | Action::RecvReduce { into, .. } => std::slice::from_ref(into),
+        Action::SendFrame { first, count, .. } | Action::RecvMessages { first, count, .. } => {
+            &plan.messages[*first as usize..(*first + *count) as usize]
+        }
+        _ => &[],
     }
 }
 
 /// What each lane is for, if the plan is well formed.
-pub(super) fn ways(call: &Call, plan: &Plan, layout: &Layout) -> Result<Vec<Way>, String> {
+pub(super) fn ways(ranks: u32, plan: &Plan, layout: &Layout) -> Result<Vec<Way>, String> {
     let mut ways: Vec<Way> = Vec::new();
     let mut met = HashSet::new();
     let mut next = 0;
@@ -120,7 +143,7 @@ pub(super) fn ways(call: &Call, plan: &Plan, layout: &Layout) -> Result<Vec<Way>
             return Err(format!("a lane is {way:?} and more"));
         }
         if let Way::To(peer) | Way::From(peer) = way
-            && peer >= call.ranks
+            && peer >= ranks
         {
             return Err(format!("there is no rank {peer}"));
         }
@@ -129,7 +152,7 @@ pub(super) fn ways(call: &Call, plan: &Plan, layout: &Layout) -> Result<Vec<Way>
     if next as usize != plan.steps.len() {
         return Err("steps lie in no lane".into());
     }
-    plan.steps.iter().try_for_each(|step| step_is_sound(call, plan, layout, step))?;
+    plan.steps.iter().try_for_each(|step| step_is_sound(plan, layout, step))?;
     Ok(ways)
 }
 
@@ -145,7 +168,7 @@ fn way(step: &Step) -> Way {
     }
 }
 
-fn step_is_sound(call: &Call, plan: &Plan, layout: &Layout, step: &Step) -> Result<(), String> {
+fn step_is_sound(plan: &Plan, layout: &Layout, step: &Step) -> Result<(), String> {
     let end = step.first_wait as usize + step.wait_count as usize;
     let waits = plan.waits.get(step.first_wait as usize..end).ok_or("a step has waits that are not there")?;
     let exists = |wait: &Wait| plan.lanes.get(wait.lane as usize).is_some_and(|lane| wait.index < lane.count);
@@ -154,8 +177,8 @@ fn step_is_sound(call: &Call, plan: &Plan, layout: &Layout, step: &Step) -> Resu
     }
     let (reads, write): (&[Range], Option<Range>) = match &step.action {
         Action::Send { from, .. } => (&[*from], None),
-        Action::SendFrame { .. } | Action::RecvMessages { .. } => {
-            return Err("a collective has no frames".into());
+        Action::SendFrame { first, count, .. } | Action::RecvMessages { first, count, .. } => {
+            return messages_are_sound(plan, layout, &step.action, *first, *count);
         }
         Action::Recv { into, .. } => (&[], Some(*into)),
         Action::RecvReduce { with, into, .. } => (&[*with], Some(*into)),
@@ -163,11 +186,17 @@ fn step_is_sound(call: &Call, plan: &Plan, layout: &Layout, step: &Step) -> Resu
         Action::Reduce { left, right, into } => (&[*left, *right], Some(*into)),
         Action::Divide { range } => (&[*range], Some(*range)),
     };
-    let element = call.data_type.size_bytes();
+    let moves = matches!(step.action, Action::Send { .. } | Action::Recv { .. } | Action::Copy { .. });
+    if layout.is_of_messages && !moves {
+        return Err(format!("{:?} is nothing that messages need", step.action));
+    }
     let bytes = reads.iter().chain(&write).map(|range| range.bytes).max().unwrap_or(0);
+    let may_be_empty = layout.is_of_messages && !matches!(step.action, Action::Copy { .. });
     for range in reads.iter().chain(&write) {
+        let element = layout.element_bytes;
         let is_whole = range.offset % element == 0 && range.bytes % element == 0;
-        if !layout.holds(*range) || range.bytes != bytes || bytes == 0 || !is_whole {
+        let is_empty = bytes == 0 && !may_be_empty;
+        if !layout.holds(*range) || range.bytes != bytes || is_empty || !is_whole {
             return Err(format!("{:?} has a range that cannot be", step.action));
         }
     }
@@ -186,6 +215,40 @@ fn step_is_sound(call: &Call, plan: &Plan, layout: &Layout, step: &Step) -> Resu
         }
     }
     Ok(())
+}
+
+fn messages_are_sound(
+    plan: &Plan,
+    layout: &Layout,
+    action: &Action,
+    first: u32,
+    count: u32,
+) -> Result<(), String> {
+    if !layout.is_of_messages {
+        return Err("a collective has no frames".into());
+    }
+    let places = first as usize..first as usize + count as usize;
+    let messages = plan.messages.get(places.clone()).filter(|messages| !messages.is_empty());
+    let messages = messages.ok_or("a step has messages that are not there")?;
+    let is_written = matches!(action, Action::RecvMessages { .. });
+    let may_be = |range: &Range| layout.holds(*range) && (!is_written || layout.may_write(*range));
+    if !messages.iter().all(may_be) {
+        return Err(format!("{action:?} has a message that cannot be"));
+    }
+    for (place, range) in places.zip(messages) {
+        let said = plan.lengths.get(place * LENGTH_BYTES..(place + 1) * LENGTH_BYTES);
+        let length = u32::try_from(range.bytes).unwrap_or(u32::MAX).to_le_bytes();
+        if said != Some(&length[..]) {
+            return Err(format!("{action:?} has a length that is not that of its message"));
+        }
+    }
+    let sum: usize = messages.iter().map(|range| range.bytes + LENGTH_BYTES).sum();
+    match action {
+        Action::SendFrame { bytes, .. } if *bytes != sum => {
+            Err(format!("a frame of {sum} bytes says that it has {bytes}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A part of a result.

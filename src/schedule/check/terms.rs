@@ -120,12 +120,17 @@ impl Terms {
         parts.into_iter().map(|part| Ok(Part { term: change(self, part.term)?, ..part })).collect()
     }
 
+    /// Whether the term is the data of `from`.
+    pub(super) fn verify_own(&self, id: TermId, from: u32) -> Result<(), String> {
+        let is_own = self.facts[id as usize].term == Term::Own(from);
+        if is_own { Ok(()) } else { Err(format!("a result is not the data of rank {from}")) }
+    }
+
     /// Whether the term is the data of `from`, or without it everyone's, reduced as `call` says.
     pub(super) fn verify(&self, call: &Call, id: TermId, from: Option<u32>) -> Result<(), String> {
         let facts = &self.facts[id as usize];
         if let Some(from) = from {
-            let is_own = facts.term == Term::Own(from);
-            return if is_own { Ok(()) } else { Err(format!("a result is not the data of rank {from}")) };
+            return self.verify_own(id, from);
         }
         let count: u32 = facts.ranks.iter().map(|word| word.count_ones()).sum();
         if count as usize != self.rank_count {
