@@ -17,8 +17,8 @@ RELEASE_LINK := -shared -Wl,-soname,libnccl.so.2 -Wl,--version-script=link/shoal
 
 .PHONY: release install
 release:
-	$(CARGO) build --release --bin shoal
-	$(CARGO) rustc --release --lib --crate-type staticlib
+	$(CARGO) build --package shoal --release --bin shoal
+	$(CARGO) rustc --package shoal --release --lib --crate-type staticlib
 	$(CC) $(RELEASE_LINK) -o $(RELEASE)/libshoal.so.new \
 		-Wl,--whole-archive $(RELEASE)/libshoal.a -Wl,--no-whole-archive -lgcc_s -lpthread -ldl -lm -lc
 	mv -f $(RELEASE)/libshoal.so.new $(RELEASE)/libshoal.so

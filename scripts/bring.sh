@@ -4,6 +4,7 @@
 set -euo pipefail
 
 libclang_is_there() { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || ldconfig -p | grep -q libclang; }
+ucx_is_there() { ldconfig -p | grep -q 'libucp\.so\.0'; }
 
 # Each Debian package, and how to see that what it brings is there.
 missing=()
@@ -23,6 +24,8 @@ need libopenmpi-dev command -v mpicc.openmpi
 need mpich command -v mpirun.mpich
 need libmpich-dev command -v mpicc.mpich
 need libclang-dev libclang_is_there
+need libucx0 ucx_is_there
+need libucx-dev test -e /usr/include/ucp/api/ucp.h
 
 if ! command -v cargo >/dev/null 2>&1; then
     echo "bring: there is no cargo; install Rust 1.90 or newer (https://rustup.rs), then run this again" >&2
