@@ -34,8 +34,8 @@
 //! different things see both calls instead of wrong data.
 //!
 //! # Where unsafe code may stand
-//! In `abi`, `system`, `device`, `transport/shm` and `transport/sim`, in two files of the command (buffers and
-//! functions of the library that is measured), and in `engine/act.rs`: the one file of the engine that hands
+//! In `abi`, `system`, `device`, `transport/shm` and `transport/sim`, in some files of the command (buffers and
+//! functions of the libraries that are measured), and in `engine/act.rs`: the one file of the engine that hands
 //! the caller's promise about its buffers on to device and transport. `tests/tidy` holds this list.
 //!
 //! # Where the first design was changed
