@@ -25,6 +25,7 @@ need mpich command -v mpirun.mpich
 need libmpich-dev command -v mpicc.mpich
 need libclang-dev libclang_is_there
 need libucx0 ucx_is_there
+need libgloo-dev test -e /usr/include/gloo/context.h
 need libucx-dev test -e /usr/include/ucp/api/ucp.h
 
 if ! command -v cargo >/dev/null 2>&1; then

@@ -180,6 +180,28 @@ fn ucx_is_measured_and_right() {
 }
 
 #[test]
+fn gloo_is_measured_and_right() {
+    let wrapper =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("libgloo.{}.so", std::process::id()));
+    let mut compiler = Command::new("g++");
+    compiler.args(["-std=c++17", "-O1", "-shared", "-fPIC", "-o"]).arg(&wrapper);
+    compiler.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/gloo/wrapper.cc")).arg("-lgloo");
+    let built = compiler.status();
+    assert!(built.is_ok_and(|status| status.success()), "g++ builds the wrapper; is libgloo-dev installed?");
+    let (fine, rows, errors) = bench_two(&format!(
+        "--contender gloo --gloo {} --op sendrecv,exchange,packed,rate,alltoall,allgather,allreduce,broadcast,\
+         barrier,neox,moe,zero3,reduce --in-place 0 --sizes 64,4K --tensor 2 -m 4 --format json",
+        wrapper.display()
+    ));
+    let _ = std::fs::remove_file(wrapper);
+    assert!(fine, "{errors}");
+    let measured = rows.lines().filter(|line| line.contains("\"op\""));
+    assert_eq!(measured.clone().count(), 11 * 2 + 1, "{rows}");
+    assert!(measured.clone().all(|row| row.contains("\"wrong\":0")), "{rows}");
+    assert!(rows.contains("Gloo is not measured on reduce"), "{rows}");
+}
+
+#[test]
 fn a_setting_is_compared_in_one_run() {
     let (fine, said, errors) = bench_two("--op exchange,moe -m 4 --sizes 64 --against SHOAL_COALESCE=0");
     assert!(fine, "{errors}");

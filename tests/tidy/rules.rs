@@ -48,6 +48,7 @@ pub(crate) const UNSAFE_ROOMS: &[(&str, &str)] = &[
     ("src/cli/library.rs", "functions of the library it measures"),
     ("src/cli/bench/mpi.rs", "functions of MPI"),
     ("src/cli/bench/ucx.rs", "functions of UCX"),
+    ("src/cli/bench/gloo.rs", "functions of Gloo"),
     ("src/cli/machine.rs", "buffers of a measurement, maps that its ranks share, affinity"),
 ];
 

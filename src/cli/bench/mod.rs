@@ -8,7 +8,7 @@
 //! | `values`, `check` | seeded inputs, and what the results must be |
 //! | `against` | the same in turn with itself and with another setting |
 //! | `contender`, `measure` | whom to measure, and the one loop |
-//! | `mpi`, `ucx` | MPI and UCX as contenders |
+//! | `mpi`, `ucx`, `gloo` | MPI, UCX and Gloo as contenders |
 //! | `launcher`, `launch` | ranks that others started, and ranks that we start |
 //! | `row`, `export`, [`statistics`] | results, and how they are printed |
 
@@ -16,6 +16,7 @@ mod against;
 pub(crate) mod check;
 pub(crate) mod contender;
 mod export;
+pub(crate) mod gloo;
 mod launch;
 mod launcher;
 mod measure;
@@ -211,6 +212,7 @@ fn rank_main(
             let contender = Communicator::join(library, UniqueId(id), rank, ranks)?;
             measure_with(&seat, contender, &plan, report)
         }
+        Whom::Gloo => measure_with(&seat, gloo::Context::join(&seat, &options.gloo)?, &plan, report),
         Whom::Ucx => measure_with(&seat, ucx::Ends::join(&seat, crowded, patience)?, &plan, report),
         #[cfg(feature = "mpi")]
         Whom::Mpi => measure_with(&seat, mpi::World::join(rank, ranks)?, &plan, report),

@@ -28,9 +28,13 @@ pub struct Options {
     /// The library to measure [default: libshoal.so beside this program]
     #[arg(long, value_name = "PATH")]
     pub library: Option<PathBuf>,
-    /// Whom to measure; mpi is there when built with --features mpi, and runs under mpirun; ucx is loaded
+    /// Whom to measure; mpi is there when built with --features mpi, and runs under mpirun; ucx and gloo are loaded
     #[arg(long, value_enum, default_value_t = Whom::Nccl)]
     pub contender: Whom,
+
+    /// The wrapper of Gloo
+    #[arg(long, value_name = "PATH", default_value = super::gloo::WRAPPER)]
+    pub gloo: PathBuf,
 
     /// Operations, comma separated, or all (those of nccl-tests)
     #[arg(long, alias = "ops", default_value = "allreduce", value_parser = operations, value_name = "OP,...")]
@@ -132,6 +136,8 @@ pub enum Whom {
     Mpi,
     /// UCX's own interface, found at run time.
     Ucx,
+    /// Gloo, by the wrapper that `make bench-gloo` builds.
+    Gloo,
 }
 
 /// Which of the two forms of a call.

@@ -8,6 +8,7 @@ use std::process::Command;
 use super::Options;
 use super::suite::Block;
 use crate::cli::Failure;
+use crate::cli::bench::gloo::WRAPPER;
 use crate::cli::machine;
 
 /// Transports of UCX that serve one machine best.
@@ -31,6 +32,8 @@ pub(super) enum Starter {
     Mpich,
     /// UCX by its own interface, whose ranks `shoal bench` starts too.
     Ucx,
+    /// Gloo, likewise.
+    Gloo,
 }
 
 /// A contender.
@@ -81,6 +84,11 @@ pub(super) fn all(options: &Options) -> Result<Vec<Contender>, Failure> {
         Ok(_) => add("ucx", Starter::Ucx, false, &program),
         Err(missing) => println!("# {missing}"),
     }
+    if Path::new(WRAPPER).exists() {
+        add("gloo", Starter::Gloo, false, &program);
+    } else {
+        println!("# no {WRAPPER}: make bench-gloo, which needs libgloo-dev");
+    }
     for (path, mpi) in missing {
         println!(
             "# no {}: MPICC=mpicc.{mpi} cargo build --release --features mpi --target-dir target-{mpi}",
@@ -124,7 +132,7 @@ impl Contender {
             words.into_iter().map(str::to_owned).collect::<Vec<_>>()
         };
         let mut words = match self.starter {
-            Starter::Shoal | Starter::Ucx => Vec::new(),
+            Starter::Shoal | Starter::Ucx | Starter::Gloo => Vec::new(),
             Starter::OpenMpi => open_mpi(&["--mca", "pml", "ob1", "--mca", "btl", "self,vader"]),
             Starter::OpenMpiUcx => open_mpi(&[
                 "--mca",
@@ -164,8 +172,9 @@ impl Contender {
                     words.extend(["--library".to_owned(), library.display().to_string()]);
                 }
             }
-            Starter::Ucx => {
-                words.extend(["--ranks".to_owned(), ranks, "--contender".to_owned(), "ucx".to_owned()]);
+            Starter::Ucx | Starter::Gloo => {
+                let whom = if self.starter == Starter::Ucx { "ucx" } else { "gloo" };
+                words.extend(["--ranks", &ranks, "--contender", whom].map(str::to_owned));
             }
             _ => words.extend(["--contender".to_owned(), "mpi".to_owned()]),
         }
