@@ -35,7 +35,7 @@
 //!
 //! # Where unsafe code may stand
 //! In `abi`, `system`, `device`, `transport/shm` and `transport/sim`, in some files of the command (buffers and
-//! functions of the libraries that are measured), and in `engine/act.rs`: the one file of the engine that hands
+//! functions of the libraries that are measured), and in `engine/act`: the one room of the engine that hands
 //! the caller's promise about its buffers on to device and transport. `tests/tidy` holds this list.
 //!
 //! # Where the first design was changed

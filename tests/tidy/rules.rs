@@ -44,7 +44,7 @@ pub(crate) const UNSAFE_ROOMS: &[(&str, &str)] = &[
     ("src/transport/shm/", "memory that other processes write"),
     ("src/transport/ucx/", "functions of another library"),
     ("src/transport/sim/", "implements the promises of the trait"),
-    ("src/engine/act.rs", "hands the caller's promise about its buffers to device and transport"),
+    ("src/engine/act/", "hands the caller's promise about its buffers to device and transport"),
     ("src/cli/library.rs", "functions of the library it measures"),
     ("src/cli/bench/mpi.rs", "functions of MPI"),
     ("src/cli/bench/ucx.rs", "functions of UCX"),
