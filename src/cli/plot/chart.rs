@@ -6,10 +6,10 @@ use std::fmt::Write;
 use super::record::{Chosen, Curve};
 use crate::cli::bench::size;
 
-const WIDTH: f64 = 860.0;
+const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 500.0;
 const LEFT: f64 = 70.0;
-const RIGHT: f64 = 190.0;
+const RIGHT: f64 = 230.0;
 const TOP: f64 = 56.0;
 const BOTTOM: f64 = 84.0;
 /// Lines of text at the right, from one to the next.
@@ -54,8 +54,7 @@ pub(super) fn svg(curves: &[Curve], chosen: &Chosen<'_>, origin: &str) -> String
     let times = || points().map(|(_, time_us)| *time_us);
     let (low, high) = (least(&mut sizes()).log10(), most(&mut sizes()).log10());
     let x = Axis { low, high: high.max(low + 0.1), start: LEFT, end: WIDTH - RIGHT };
-    // Whole decades, so that two pictures can be compared by eye.
-    let (low, high) = (least(&mut times()).log10().floor(), most(&mut times()).log10().ceil());
+    let (low, high) = (rule_below(least(&mut times())), rule_above(most(&mut times())));
     let y = Axis { low, high: high.max(low + 1.0), start: HEIGHT - BOTTOM, end: TOP };
     let mut out = String::new();
     frame(&mut out, &x, &y, curves);
@@ -65,6 +64,7 @@ pub(super) fn svg(curves: &[Curve], chosen: &Chosen<'_>, origin: &str) -> String
     names(&mut out, curves, &y);
     let what = match (chosen.op, chosen.messages) {
         ("exchange", messages) => format!("Grouped exchange, {messages} messages each way"),
+        ("sendrecv", _) => "Send and receive, one way".to_owned(),
         (op, messages) if messages > 1 => format!("{op}, {messages} messages"),
         (op, _) => op.to_owned(),
     };
@@ -85,6 +85,22 @@ pub(super) fn svg(curves: &[Curve], chosen: &Chosen<'_>, origin: &str) -> String
     )
 }
 
+/// The logarithm of the largest of 1, 2, 5, 10, ... that is not above a value.
+fn rule_below(value: f64) -> f64 {
+    let decade = value.log10().floor();
+    let part = value / 10_f64.powf(decade);
+    let rule = [5.0, 2.0].into_iter().find(|rule| part >= *rule).unwrap_or(1.0_f64);
+    decade + rule.log10()
+}
+
+/// The logarithm of the smallest of 1, 2, 5, 10, ... that is not below a value.
+fn rule_above(value: f64) -> f64 {
+    let decade = value.log10().floor();
+    let part = value / 10_f64.powf(decade);
+    let rule = [1.0, 2.0, 5.0].into_iter().find(|rule| part <= *rule).unwrap_or(10.0_f64);
+    decade + rule.log10()
+}
+
 fn text(out: &mut String, (x, y): (f64, f64), anchor: &str, points: u32, words: &str) {
     let words = words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let _ = writeln!(
@@ -100,12 +116,13 @@ fn frame(out: &mut String, x: &Axis, y: &Axis, curves: &[Curve]) {
             "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{grey}\"/>"
         );
     };
-    let decades = y.low as i32..=y.high as i32;
+    let decades = y.low.floor() as i32..=y.high.ceil() as i32;
+    let shows = |at: f64| at >= y.end - 0.1 && at <= y.start + 0.1;
     for decade in decades.clone() {
         for part in 1..10 {
             let value = f64::from(part) * 10_f64.powi(decade);
             let at = y.place(value);
-            if at >= y.end - 0.1 {
+            if shows(at) {
                 rule(x.start, at, x.end, at, if part == 1 { "#bbb" } else { "#eee" });
             }
         }
@@ -120,6 +137,9 @@ fn frame(out: &mut String, x: &Axis, y: &Axis, curves: &[Curve]) {
     }
     for decade in decades {
         let (value, digits) = (10_f64.powi(decade), usize::try_from(-decade).unwrap_or(0));
+        if !shows(y.place(value)) {
+            continue;
+        }
         text(out, (x.start - 8.0, y.place(value) + 4.0), "end", 12, &format!("{value:.digits$}"));
     }
     for (index, bytes) in sizes.iter().enumerate() {
@@ -206,6 +226,19 @@ mod tests {
         assert!((axis.place(10.0) - 60.0).abs() < 1e-9);
         let up = Axis { start: 110.0, end: 10.0, ..axis };
         assert!(up.place(100.0) < up.place(1.0));
+    }
+
+    #[test]
+    fn axes_end_at_round_numbers() {
+        for (value, below, above) in
+            [(0.0075, 0.005, 0.01), (1.0, 1.0, 1.0), (3.0, 2.0, 5.0), (70.0, 50.0, 100.0)]
+        {
+            let (low, high) = (rule_below(value), rule_above(value));
+            assert!(
+                (low - f64::log10(below)).abs() < 1e-9 && (high - f64::log10(above)).abs() < 1e-9,
+                "{value}"
+            );
+        }
     }
 
     #[test]
