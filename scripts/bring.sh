@@ -3,7 +3,8 @@
 # and fails. What is there already is left alone, so a second run costs nothing.
 set -euo pipefail
 
-libclang_is_there() { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || ldconfig -p | grep -q libclang; }
+# Not libclang-cpp, which is another library.
+libclang_is_there() { compgen -G '/usr/lib/llvm-*/lib/libclang[-.][0-9s]*' >/dev/null || ldconfig -p | grep -qE 'libclang(-[0-9.]+)?\.so'; }
 ucx_is_there() { ldconfig -p | grep -q 'libucp\.so\.0'; }
 
 # Each Debian package, and how to see that what it brings is there.

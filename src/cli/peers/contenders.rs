@@ -175,6 +175,10 @@ impl Contender {
             Starter::Ucx | Starter::Gloo => {
                 let whom = if self.starter == Starter::Ucx { "ucx" } else { "gloo" };
                 words.extend(["--ranks", &ranks, "--contender", whom].map(str::to_owned));
+                // Gloo's collectives spin for its own thread, which on the same core comes at the next tick only.
+                if self.starter == Starter::Gloo {
+                    words.push("--no-pin".to_owned());
+                }
             }
             _ => words.extend(["--contender".to_owned(), "mpi".to_owned()]),
         }
@@ -220,6 +224,7 @@ mod tests {
     fn ucx_and_mapped_memory_are_started_by_the_command_itself() {
         assert!(words(Starter::Ucx, 2).starts_with("/bin/shoal bench"));
         assert!(words(Starter::Ucx, 2).ends_with("--ranks 2 --contender ucx"));
+        assert!(words(Starter::Gloo, 2).ends_with("--ranks 2 --contender gloo --no-pin"));
         assert!(words_for(Starter::Shoal, MAPPED, 2).ends_with("--ranks 2 --memory library"));
     }
 
