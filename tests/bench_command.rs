@@ -203,7 +203,8 @@ fn gloo_is_measured_and_right() {
 
 #[test]
 fn a_setting_is_compared_in_one_run() {
-    let (fine, said, errors) = bench_two("--op exchange,moe -m 4 --sizes 64 --against SHOAL_COALESCE=0");
+    let (fine, said, errors) =
+        bench_two("--op exchange,moe -m 4 --sizes 64 --turns 2 --against SHOAL_COALESCE=0");
     assert!(fine, "{errors}");
     assert_eq!(said.matches(", with SHOAL_COALESCE=0 ").count(), 2, "{said}");
     assert!(said.contains("Wrong elements: 0 OK"), "{said}");

@@ -7,9 +7,6 @@
 use super::row::Row;
 use super::{size, statistics};
 
-/// Turns of every side.
-pub(super) const TURNS: usize = 5;
-
 /// One way of running the same thing.
 pub(super) struct Side {
     /// What is added to the ranks' environment.
@@ -103,6 +100,8 @@ fn another(row: &Row, ratio: f64, band: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TURNS: usize = 5;
 
     fn measured(factors: [f64; 3]) -> Vec<Side> {
         let mut sides = sides(Some(&("SHOAL_COALESCE".to_owned(), "0".to_owned())));

@@ -111,7 +111,7 @@ fn start_once(
 fn start_in_turn(options: &Options, ranks: usize, printer: &mut Printer) -> Result<(), Failure> {
     let mut sides = against::sides(options.against.as_ref());
     let mut notes: Vec<String> = Vec::new();
-    for turn in 0..against::TURNS {
+    for turn in 0..usize::from(options.turns) {
         // Everybody starts first in some turn.
         for position in 0..sides.len() {
             let number = (position + turn) % sides.len();

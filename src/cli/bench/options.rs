@@ -103,12 +103,15 @@ pub struct Options {
     /// Measure what the machine allows between the two ranks, and print the ratio
     #[arg(long)]
     pub floor: bool,
-    /// Run everything three times twice, alternating, and print how far the same thing differs from itself
+    /// Run everything twice in turn, several times, and print how far the same thing differs from itself
     #[arg(long)]
     pub aa: bool,
     /// Run everything in turn as it is, once more as it is, and with this in the environment, and print the ratio
     #[arg(long, value_name = "SETTING=VALUE", value_parser = setting, conflicts_with_all = ["aa", "threads"])]
     pub against: Option<(String, String)>,
+    /// How often each side of --aa and --against has its turn
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub turns: u16,
     /// Print what the library counted: frames, messages, bytes, and why frames left
     #[arg(short, long)]
     pub verbose: bool,
