@@ -1,9 +1,11 @@
 //! What a call costs before and after the wire: the C entry, a plan found again and a plan made, a birth.
 //!
 //! One rank has nobody to wait for, so its calls show the way from the C edge through group, cache and engine
-//! and back, and nothing else. `cargo bench --bench path`; figures that were kept are in `benches/records/`.
+//! and back, and nothing else. `cargo bench --bench path`; `make bench-criterion` keeps the figures in `benches/records/`.
 
+use std::ffi::{c_int, c_void};
 use std::hint::black_box;
+use std::ptr::null_mut;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +16,29 @@ use shoal::op::{Address, DataType, Kind, Manner, Op, Reduction, Scalar, Shape};
 use shoal::schedule::{self, Algorithm, Call, Hosts};
 
 /// Calls of one rank: a name, the operation, its elements.
-const CALLS: &[(&str, Kind, usize)] =
-    &[("allreduce of 2 floats", Kind::AllReduce, 2), ("allgather of 2 floats", Kind::AllGather, 2)];
+const CALLS: &[(&str, Kind, usize)] = &[
+    ("allreduce of nothing", Kind::AllReduce, 0),
+    ("allreduce of 2 floats", Kind::AllReduce, 2),
+    ("allgather of 2 floats", Kind::AllGather, 2),
+];
+
+/// Elements of an allreduce through the C interface: a name and how many.
+const ENTRIES: &[(&str, usize)] = &[("allreduce of nothing", 0), ("allreduce of 2 floats", 2)];
+
+unsafe extern "C" {
+    fn pncclGetVersion(version: *mut c_int) -> c_int;
+    fn pncclCommInitAll(comms: *mut *mut c_void, ranks: c_int, devices: *const c_int) -> c_int;
+    fn pncclCommDestroy(comm: *mut c_void) -> c_int;
+    fn pncclAllReduce(
+        source: *const c_void,
+        target: *mut c_void,
+        count: usize,
+        data_type: c_int,
+        operator: c_int,
+        comm: *mut c_void,
+        stream: *mut c_void,
+    ) -> c_int;
+}
 
 /// Plans made anew: a name, the algorithm, the operation, its elements, the ranks.
 const PLANS: &[(&str, Algorithm, Kind, usize, u32)] = &[
@@ -75,6 +98,34 @@ fn calls(criterion: &mut Criterion) {
     comm.destroy().expect("it ends");
 }
 
+/// The same from C: what the border adds.
+fn entries(criterion: &mut Criterion) {
+    let mut bench = criterion.benchmark_group("abi");
+    let mut version = 0;
+    bench.bench_function("a call that does nothing", |bencher| {
+        // SAFETY: the library writes one int.
+        bencher.iter(|| unsafe { pncclGetVersion(black_box(&raw mut version)) });
+    });
+    let mut comm = null_mut();
+    // SAFETY: the library writes one handle; no list of devices is wanted.
+    assert_eq!(unsafe { pncclCommInitAll(&raw mut comm, 1, std::ptr::null()) }, 0);
+    let (source, mut target) = ([1.0_f32; 2], [0.0_f32; 2]);
+    for (name, count) in ENTRIES {
+        bench.bench_function(*name, |bencher| {
+            bencher.iter(|| {
+                let (from, to) = (source.as_ptr().cast(), target.as_mut_ptr().cast());
+                let float = DataType::Float32 as c_int;
+                // SAFETY: both arrays hold as many floats, and the NULL stream means that the call is done.
+                let code = unsafe { pncclAllReduce(from, to, black_box(*count), float, 0, comm, null_mut()) };
+                assert_eq!(code, 0);
+            });
+        });
+    }
+    bench.finish();
+    // SAFETY: the handle came from init and is given back once.
+    assert_eq!(unsafe { pncclCommDestroy(comm) }, 0);
+}
+
 fn plans(criterion: &mut Criterion) {
     let mut bench = criterion.benchmark_group("plan");
     for (name, algorithm, kind, count, ranks) in PLANS {
@@ -118,5 +169,5 @@ fn births(criterion: &mut Criterion) {
     bench.finish();
 }
 
-criterion_group!(benches, calls, plans, births);
+criterion_group!(benches, calls, entries, plans, births);
 criterion_main!(benches);

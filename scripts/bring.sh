@@ -3,7 +3,9 @@
 # and fails. What is there already is left alone, so a second run costs nothing.
 set -euo pipefail
 
-libclang_is_there() { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || ldconfig -p | grep -q libclang; }
+# Not libclang-cpp, which is another library.
+libclang_is_there() { compgen -G '/usr/lib/llvm-*/lib/libclang[-.][0-9s]*' >/dev/null || ldconfig -p | grep -qE 'libclang(-[0-9.]+)?\.so'; }
+ucx_is_there() { ldconfig -p | grep -q 'libucp\.so\.0'; }
 
 # Each Debian package, and how to see that what it brings is there.
 missing=()
@@ -25,6 +27,9 @@ need libopenmpi-dev command -v mpicc.openmpi
 need mpich command -v mpirun.mpich
 need libmpich-dev command -v mpicc.mpich
 need libclang-dev libclang_is_there
+need libucx0 ucx_is_there
+need libgloo-dev test -e /usr/include/gloo/context.h
+need libucx-dev test -e /usr/include/ucp/api/ucp.h
 
 if ! command -v cargo >/dev/null 2>&1; then
     echo "bring: there is no cargo; install Rust 1.90 or newer (https://rustup.rs), then run this again" >&2

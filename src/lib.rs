@@ -38,8 +38,8 @@
 //! peer's memory (`transport::shm::window`) and counts up a signal in the peer's inbox.
 //!
 //! # Where unsafe code may stand
-//! In `abi`, `system`, `device`, `transport/shm` and `transport/sim`, in two files of the command (buffers and
-//! functions of the library that is measured), and in `engine/act`: the one room of the engine that hands
+//! In `abi`, `system`, `device`, `transport/shm` and `transport/sim`, in some files of the command (buffers and
+//! functions of the libraries that are measured), and in `engine/act`: the one room of the engine that hands
 //! the caller's promise about its buffers on to device and transport. `tests/tidy` holds this list.
 //!
 //! # Where the first design was changed

@@ -127,6 +127,89 @@ fn a_difference_from_itself_is_shown() {
     assert_eq!(text(&output.stdout).matches("# a/a allreduce").count(), 4);
 }
 
+/// Two ranks over the library that Cargo built beside the command.
+fn bench_two(options: &str) -> (bool, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
+    command.args(["bench", "--ranks", "2", "--no-pin", "-n", "3", "-w", "1", "--batches", "2"]);
+    for name in ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID", "RANK"] {
+        command.env_remove(name);
+    }
+    let test = std::env::current_exe().expect("a test knows where it is");
+    let folder = test.parent().expect("it lies in a folder");
+    let places = [folder.join("libshoal.so"), folder.join("../libshoal.so")];
+    let library =
+        places.iter().find(|place| place.exists()).expect("Cargo builds the library before the tests");
+    let options = options.split_whitespace();
+    let output = command.arg("--library").arg(library).args(options).output().expect("the command starts");
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn what_frameworks_send_is_measured_and_right() {
+    let (fine, rows, errors) = bench_two(
+        "--op neox,neoxlone,neoxbulk,moe,zero3 --sizes 256,4K --tensor 2,8 --mask 100 -m 4 --format json -v",
+    );
+    assert!(fine, "{errors}");
+    let rows: Vec<serde_json::Value> = rows
+        .lines()
+        .filter(|line| line.contains("\"op\""))
+        .map(|line| serde_json::from_str(line).expect("an object"))
+        .collect();
+    assert_eq!(rows.len(), 3 * 2 * 2 + 2 * 2);
+    for row in &rows {
+        assert_eq!(row["wrong"], 0, "{row}");
+        let op = row["op"].as_str().unwrap();
+        let has_added = op.starts_with("neox-") || op.starts_with("neoxlone-");
+        assert_eq!(row.get("added_us").is_some(), has_added, "{row}");
+    }
+    let ops: Vec<_> = rows.iter().map(|row| row["op"].as_str().unwrap()).collect();
+    assert!(ops.contains(&"neox-t2-mask100") && ops.contains(&"neoxlone-t8-mask100"), "{ops:?}");
+}
+
+#[test]
+fn ucx_is_measured_and_right() {
+    let (fine, rows, errors) = bench_two(
+        "--contender ucx --op sendrecv,exchange,packed,rate,alltoall,neox,neoxlone,moe,allreduce --sizes 8,64K \
+         --tensor 2 -m 4 --format json",
+    );
+    assert!(fine, "{errors}");
+    let measured = rows.lines().filter(|line| line.contains("\"op\""));
+    assert_eq!(measured.clone().count(), 8 * 2, "{rows}");
+    assert!(measured.clone().all(|row| row.contains("\"wrong\":0") && row.contains("\"library\":\"UCX 1.")));
+    assert!(rows.contains("UCX has no allreduce"), "{rows}");
+}
+
+#[test]
+fn gloo_is_measured_and_right() {
+    let wrapper =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("libgloo.{}.so", std::process::id()));
+    let mut compiler = Command::new("g++");
+    compiler.args(["-std=c++17", "-O1", "-shared", "-fPIC", "-o"]).arg(&wrapper);
+    compiler.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/gloo/wrapper.cc")).arg("-lgloo");
+    let built = compiler.status();
+    assert!(built.is_ok_and(|status| status.success()), "g++ builds the wrapper; is libgloo-dev installed?");
+    let (fine, rows, errors) = bench_two(&format!(
+        "--contender gloo --gloo {} --op sendrecv,exchange,packed,rate,alltoall,allgather,allreduce,broadcast,\
+         barrier,neox,moe,zero3,reduce --in-place 0 --sizes 64,4K --tensor 2 -m 4 --format json",
+        wrapper.display()
+    ));
+    let _ = std::fs::remove_file(wrapper);
+    assert!(fine, "{errors}");
+    let measured = rows.lines().filter(|line| line.contains("\"op\""));
+    assert_eq!(measured.clone().count(), 11 * 2 + 1, "{rows}");
+    assert!(measured.clone().all(|row| row.contains("\"wrong\":0")), "{rows}");
+    assert!(rows.contains("Gloo is not measured on reduce"), "{rows}");
+}
+
+#[test]
+fn a_setting_is_compared_in_one_run() {
+    let (fine, said, errors) =
+        bench_two("--op exchange,moe -m 4 --sizes 64 --turns 2 --against SHOAL_COALESCE=0");
+    assert!(fine, "{errors}");
+    assert_eq!(said.matches(", with SHOAL_COALESCE=0 ").count(), 2, "{said}");
+    assert!(said.contains("Wrong elements: 0 OK"), "{said}");
+}
+
 #[test]
 fn what_cannot_be_done_is_said() {
     for (options, words) in [
@@ -135,6 +218,8 @@ fn what_cannot_be_done_is_said() {
         ("--op frobnicate", "frobnicate"),
         ("-b 8Q", "is not a size"),
         ("--contender mpi", "mpirun"),
+        ("--ranks 1 --op neox", "neox needs two ranks"),
+        ("--against NOTHING", "NAME=VALUE"),
         ("--library /nowhere/libnccl.so", "cannot be used multiple times"),
     ] {
         let output = bench(options, None);

@@ -62,6 +62,43 @@ fn the_readme_says_what_becomes_of_nccls_variables() {
     assert_eq!(shown, expected, "between the marks the README shall say:\n{expected}");
 }
 
+/// What stands in the README between the marks of a name.
+fn marked<'a>(readme: &'a str, name: &str) -> &'a str {
+    let (_, rest) = readme.split_once(&format!("<!-- {name} -->")).expect("the README has the marks");
+    rest.split_once(&format!("<!-- /{name} -->")).expect("the marks are closed").0
+}
+
+/// The records that a text names.
+fn records(text: &str) -> impl Iterator<Item = &str> {
+    quoted(text).filter(|name| name.starts_with("benches/records/") && name.ends_with(".jsonl"))
+}
+
+#[test]
+fn the_readmes_figures_are_those_of_the_record_that_it_names() {
+    let readme = read("README.md");
+    let measured = marked(&readme, "measured");
+    let record = records(measured).next().expect("the figures name their record");
+    let expected = shoal::cli::plot::table::of(&read(record), "near").expect("the record holds the figures");
+    let rows: Vec<_> = measured.lines().filter(|line| line.starts_with('|')).collect();
+    let expected: Vec<_> = expected.lines().collect();
+    assert_eq!(rows, expected, "shoal plot {record} --table");
+}
+
+#[test]
+fn every_picture_of_the_readme_is_there_and_names_its_record() {
+    let readme = read("README.md");
+    for picture in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        if !picture.ends_with(".svg") {
+            continue;
+        }
+        let drawn = read(picture);
+        let (_, origin) = drawn.split_once("; record ").expect("a picture names its record");
+        let record = format!("benches/records/{}", origin.split('<').next().unwrap());
+        assert!(!read(&record).is_empty(), "{picture} is of {record}");
+        assert!(records(&readme).any(|name| name == record), "the README names {record} beside {picture}");
+    }
+}
+
 #[test]
 fn what_the_documents_point_to_is_there() {
     const DIRECTORIES: [&str; 9] =

@@ -272,6 +272,29 @@ impl Seat {
         Ok(self.gather(mine)?.into_iter().sum())
     }
 
+    /// Every rank's bytes, on every rank. Slow, and made for addresses.
+    ///
+    /// # Errors
+    /// As the barrier's.
+    pub(crate) fn share_bytes(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>, Failure> {
+        let lengths = self.gather(mine.len() as u64)?;
+        let mut all: Vec<Vec<u8>> = vec![Vec::new(); self.ranks];
+        let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
+        for start in (0..longest).step_by(8) {
+            let mut word = [0; 8];
+            let rest = mine.get(start..).unwrap_or_default();
+            let count = rest.len().min(8);
+            word[..count].copy_from_slice(&rest[..count]);
+            for (bytes, word) in all.iter_mut().zip(self.gather(u64::from_le_bytes(word))?) {
+                bytes.extend(word.to_le_bytes());
+            }
+        }
+        for (bytes, length) in all.iter_mut().zip(lengths) {
+            bytes.truncate(length as usize);
+        }
+        Ok(all)
+    }
+
     /// Rank 0's unique id, on every rank.
     ///
     /// # Errors
@@ -343,6 +366,11 @@ mod tests {
                         let all = seat.gather(round * 7 + seat.rank() as u64).unwrap();
                         assert_eq!(all, (0..5).map(|rank| round * 7 + rank).collect::<Vec<_>>());
                     }
+                    let mine = vec![seat.rank() as u8; 3 + 7 * seat.rank()];
+                    let all = seat.share_bytes(&mine).unwrap();
+                    assert!(
+                        all.iter().enumerate().all(|(rank, bytes)| *bytes == vec![rank as u8; 3 + 7 * rank])
+                    );
                     assert_eq!(seat.share_id(|| Ok([9; 128])).unwrap(), [9; 128]);
                 });
             }

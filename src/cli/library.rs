@@ -14,6 +14,7 @@ use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 use super::Failure;
 use super::bench::contender::{Call, Contender, Request};
 use super::bench::operation::{Operation, WINDOW};
+use super::bench::pattern::Action;
 use super::machine::Memory;
 use crate::op::DataType;
 
@@ -29,7 +30,20 @@ type Moved = unsafe extern "C" fn(*const u8, *mut u8, usize, c_int, Comm, Stream
 type Chosen = unsafe extern "C" fn(*const u8, *mut u8, usize, c_int, c_int, Comm, Stream) -> c_int;
 /// With an operator and a root.
 type Rooted = unsafe extern "C" fn(*const u8, *mut u8, usize, c_int, c_int, c_int, Comm, Stream) -> c_int;
+/// Fills in at most so many counters, and says how many there are.
+type Counters = unsafe extern "C" fn(Comm, *mut Counter, c_int, *mut c_int) -> c_int;
 type Message = unsafe extern "C" fn(*mut u8, usize, c_int, c_int, Comm, Stream) -> c_int;
+
+/// One counter of the library: a name that lives as long as the library, and its value.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Counter {
+    name: *const c_char,
+    value: u64,
+}
+
+/// More counters than a library is likely to have.
+const COUNTERS_MAX: usize = 64;
 
 /// The functions that a benchmark calls.
 struct Functions {
@@ -56,6 +70,7 @@ struct Functions {
     scatter: Option<Chosen>,
     send: Message,
     receive: Message,
+    counters: Option<Counters>,
 }
 
 /// A loaded library.
@@ -163,6 +178,7 @@ impl Functions {
             scatter: symbol(handle, "ncclScatter").ok(),
             send: symbol(handle, "ncclSend")?,
             receive: symbol(handle, "ncclRecv")?,
+            counters: symbol(handle, "shoalCommCounters").ok(),
         })
     }
 }
@@ -209,6 +225,42 @@ impl Communicator {
             }
         };
         self.library.check(name, code)
+    }
+
+    /// Does what a pattern says, one call after the other.
+    fn perform(&self, call: &Call<'_>) -> Result<(), Failure> {
+        let (functions, comm, bytes_of) = (&self.library.functions, self.comm, DataType::Uint8 as c_int);
+        let (source, target) = (call.source(), call.target());
+        for action in call.actions() {
+            // SAFETY: the call vouches for both places, and every range of its actions lies inside them. What
+            // a group holds is done when it closes, before `run` returns.
+            let (name, code) = unsafe {
+                match *action {
+                    Action::Open => ("ncclGroupStart", (functions.group_start)()),
+                    Action::Close => ("ncclGroupEnd", (functions.group_end)()),
+                    Action::Send { peer, offset, bytes } => {
+                        let place = source.add(offset).cast_mut();
+                        (
+                            "ncclSend",
+                            (functions.send)(place, bytes, bytes_of, peer as c_int, comm, null_mut()),
+                        )
+                    }
+                    Action::Receive { peer, offset, bytes, .. } => {
+                        let place = target.add(offset);
+                        let code =
+                            (functions.receive)(place, bytes, bytes_of, peer as c_int, comm, null_mut());
+                        ("ncclRecv", code)
+                    }
+                    Action::AllGather { source: from, target: to, bytes } => {
+                        let (from, to) = (source.add(from), target.add(to));
+                        let code = (functions.all_gather)(from, to, bytes, bytes_of, comm, null_mut());
+                        ("ncclAllGather", code)
+                    }
+                }
+            };
+            self.library.check(name, code)?;
+        }
+        Ok(())
     }
 
     fn grouped(&self, calls: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
@@ -345,8 +397,23 @@ impl Contender for Communicator {
             Operation::SendRecv => self.send_receive(call),
             Operation::Exchange | Operation::Packed => self.exchange(call),
             Operation::Rate => self.rate(call),
+            operation if operation.is_pattern() => self.perform(call),
             _ => self.collective(call),
         }
+    }
+
+    fn counters(&mut self) -> Result<Vec<(String, u64)>, Failure> {
+        let Some(read) = self.library.functions.counters else { return Ok(Vec::new()) };
+        let mut found = [Counter { name: std::ptr::null(), value: 0 }; COUNTERS_MAX];
+        let mut count = 0;
+        // SAFETY: the library writes at most as many counters as it is told there is room for, and one number.
+        let code = unsafe { read(self.comm, found.as_mut_ptr(), COUNTERS_MAX as c_int, &raw mut count) };
+        self.library.check("shoalCommCounters", code)?;
+        let count = usize::try_from(count).unwrap_or(0).min(COUNTERS_MAX);
+        let named = found[..count].iter().filter(|counter| !counter.name.is_null());
+        // SAFETY: the library filled these in, and their names live as long as it does.
+        let text = |counter: &Counter| unsafe { CStr::from_ptr(counter.name) }.to_string_lossy().into_owned();
+        Ok(named.map(|counter| (text(counter), counter.value)).collect())
     }
 
     fn allocate(&self, bytes: usize) -> Result<Memory, Failure> {

@@ -3,7 +3,8 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`mod@bench`] | `shoal bench`: starts ranks, measures, checks, prints |
-//! | [`peers`] | `shoal peers`: the same measurement of this library and of MPI, side by side |
+//! | [`peers`] | `shoal peers`: the same measurement of this library, MPI and UCX, side by side |
+//! | [`plot`] | `shoal plot`: pictures and the README's table, from records |
 //! | [`canary`] | how far the cores are apart right now |
 //! | `floor` | what the machine allows |
 //! | `board` | where the ranks of a run meet, without a call into what is measured |
@@ -17,6 +18,7 @@ mod floor;
 mod library;
 mod machine;
 pub mod peers;
+pub mod plot;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -37,8 +39,10 @@ pub struct Arguments {
 pub enum Command {
     /// Measure a library, like nccl-tests.
     Bench(Box<bench::options::Options>),
-    /// Measure this library and MPI side by side.
+    /// Measure this library, MPI and UCX side by side.
     Peers(peers::Options),
+    /// Draw a record of `peers`.
+    Plot(plot::Options),
 }
 
 /// Why the command could not do it, as a sentence for a person.
@@ -63,6 +67,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let outcome = match &arguments.command {
         Command::Bench(options) => bench::run(options),
         Command::Peers(options) => peers::run(options),
+        Command::Plot(options) => plot::run(options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -47,6 +47,8 @@ pub(crate) const UNSAFE_ROOMS: &[(&str, &str)] = &[
     ("src/engine/act/", "hands the caller's promise about its buffers to device and transport"),
     ("src/cli/library.rs", "functions of the library it measures"),
     ("src/cli/bench/mpi.rs", "functions of MPI"),
+    ("src/cli/bench/ucx.rs", "functions of UCX"),
+    ("src/cli/bench/gloo.rs", "functions of Gloo"),
     ("src/cli/machine.rs", "buffers of a measurement, maps that its ranks share, affinity"),
 ];
 

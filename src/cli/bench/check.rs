@@ -3,6 +3,7 @@
 
 use super::contender::Request;
 use super::operation::{Operation, WINDOW};
+use super::pattern::{self, Action};
 use super::values::{self, Recipe};
 
 /// What memory holds before a result is written; no input looks like it everywhere.
@@ -48,6 +49,9 @@ impl Check {
 
     /// How many elements of the result are not what they must be.
     pub(crate) fn wrong(&self, result: &[u8]) -> u64 {
+        if self.request.operation.is_pattern() {
+            return pattern::actions(&self.request).iter().map(|action| self.wrong_of(action, result)).sum();
+        }
         let element_bytes = self.request.data_type.size_bytes();
         let (_, written) = self.request.buffer_bytes();
         let tolerance = self.recipe.tolerance();
@@ -60,6 +64,22 @@ impl Check {
                 !is_right
             })
             .count() as u64
+    }
+
+    /// How many bytes that an action of a pattern brought are not what they must be.
+    fn wrong_of(&self, action: &Action, result: &[u8]) -> u64 {
+        let differ = |place: usize, bytes: usize, rank: usize, origin: usize| {
+            let found = |index: usize| values::read(self.request.data_type, result, place + index);
+            let expected = |index: usize| self.recipe.value(rank, origin + index);
+            (0..bytes).filter(|index| found(*index) != expected(*index)).count() as u64
+        };
+        match *action {
+            Action::Receive { peer, offset, bytes, origin } => differ(offset, bytes, peer, origin),
+            Action::AllGather { source, target, bytes } => {
+                (0..self.request.ranks).map(|rank| differ(target + rank * bytes, bytes, rank, source)).sum()
+            }
+            Action::Open | Action::Close | Action::Send { .. } => 0,
+        }
     }
 
     fn write_source(&self, source: &mut [u8]) {
@@ -88,6 +108,12 @@ impl Check {
             }
             Operation::Rate => (rank % 2 == 1 && index < count * WINDOW).then(|| value(rank - 1, index)),
             Operation::Barrier => None,
+            // These are compared action by action.
+            Operation::Neox
+            | Operation::NeoxLone
+            | Operation::NeoxBulk
+            | Operation::Moe
+            | Operation::Zero3 => None,
         }
     }
 }
@@ -99,7 +125,19 @@ mod tests {
 
     fn request(operation: Operation, rank: usize, ranks: usize) -> Request {
         let (data_type, reduction) = (DataType::Int32, Reduction::Sum);
-        Request { operation, data_type, reduction, root: 1, count: 5, messages: 3, rank, ranks }
+        let (tensor, mask_bytes) = (0, 0);
+        Request {
+            operation,
+            data_type,
+            reduction,
+            root: 1,
+            count: 5,
+            messages: 3,
+            tensor,
+            mask_bytes,
+            rank,
+            ranks,
+        }
     }
 
     fn inputs(operation: Operation, ranks: usize) -> Vec<Vec<i64>> {
@@ -138,7 +176,7 @@ mod tests {
     #[test]
     fn right_results_are_right_and_wrong_ones_are_counted() {
         use clap::ValueEnum;
-        for operation in Operation::value_variants() {
+        for operation in Operation::value_variants().iter().filter(|operation| !operation.is_pattern()) {
             for ranks in [2, 3, 4] {
                 let inputs = inputs(*operation, ranks);
                 for rank in 0..ranks {
@@ -153,6 +191,46 @@ mod tests {
                     assert_eq!(check.wrong(&bytes(&off)), promised as u64);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn patterns_are_compared_byte_by_byte() {
+        for (operation, ranks) in [(Operation::Neox, 3), (Operation::Moe, 3), (Operation::Zero3, 2)] {
+            let of = |rank| Request {
+                data_type: DataType::Uint8,
+                count: 100,
+                tensor: 2,
+                mask_bytes: 50,
+                ..request(operation, rank, ranks)
+            };
+            let inputs: Vec<Vec<u8>> = (0..ranks)
+                .map(|rank| {
+                    let (read, written) = of(rank).buffer_bytes();
+                    let mut source = vec![0; read];
+                    Check::new(of(rank), 3).fill(&mut source, &mut vec![0; written]);
+                    source
+                })
+                .collect();
+            let mut result = vec![POISON; of(1).buffer_bytes().1];
+            for action in pattern::actions(&of(1)) {
+                match action {
+                    Action::Receive { peer, offset, bytes, origin } => {
+                        result[offset..offset + bytes].copy_from_slice(&inputs[peer][origin..origin + bytes]);
+                    }
+                    Action::AllGather { source, target, bytes } => {
+                        for (rank, input) in inputs.iter().enumerate() {
+                            result[target + rank * bytes..][..bytes]
+                                .copy_from_slice(&input[source..source + bytes]);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let check = Check::new(of(1), 3);
+            assert_eq!(check.wrong(&result), 0, "{operation:?}");
+            *result.last_mut().unwrap() ^= 1;
+            assert_eq!(check.wrong(&result), 1, "{operation:?}");
         }
     }
 

@@ -1,8 +1,10 @@
 //! The plug point: whoever can run a call, measured by the same loop over the same buffers.
 
 use std::marker::PhantomData;
+use std::rc::Rc;
 
 use super::operation::Operation;
+use super::pattern::{self, Action};
 use crate::cli::Failure;
 use crate::cli::machine::Memory;
 use crate::op::{DataType, Reduction};
@@ -16,8 +18,12 @@ pub(crate) struct Request {
     pub(crate) root: usize,
     /// Elements as the interface counts them.
     pub(crate) count: usize,
-    /// Messages to each peer, of an exchange.
+    /// Messages to each peer, of an exchange; experts of each rank.
     pub(crate) messages: usize,
+    /// How many ranks share a layer, of a stage boundary: its metadata grow with them.
+    pub(crate) tensor: usize,
+    /// The mask of a stage boundary.
+    pub(crate) mask_bytes: usize,
     pub(crate) rank: usize,
     pub(crate) ranks: usize,
 }
@@ -30,8 +36,25 @@ impl Request {
 
     /// The bytes that this rank reads and writes.
     pub(crate) fn buffer_bytes(&self) -> (usize, usize) {
+        if self.operation.is_pattern() {
+            return pattern::buffer_bytes(self);
+        }
         let (read, written) = self.operation.elements(self.count, self.ranks, self.messages);
         (read * self.data_type.size_bytes(), written * self.data_type.size_bytes())
+    }
+
+    /// The operation's name with what else makes the case.
+    pub(crate) fn label(&self) -> String {
+        let name = self.operation.name();
+        if !self.operation.is_boundary() {
+            return name.to_owned();
+        }
+        let mask = if self.mask_bytes == self.bytes() {
+            String::new()
+        } else {
+            format!("-mask{}", super::size::display(self.mask_bytes))
+        };
+        format!("{name}-t{}{mask}", self.tensor)
     }
 
     /// How far the smaller buffer starts inside the larger one, when in place.
@@ -53,9 +76,10 @@ impl Request {
 }
 
 /// A request with its memory: both places are valid for as many bytes as the request reads and writes.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Call<'memory> {
     request: Request,
+    actions: Rc<[Action]>,
     source: *const u8,
     target: *mut u8,
     memory: PhantomData<&'memory Memory>,
@@ -66,7 +90,8 @@ impl<'memory> Call<'memory> {
     pub(crate) fn out_of_place(request: Request, source: &'memory Memory, target: &'memory Memory) -> Self {
         let (read, written) = request.buffer_bytes();
         assert!(read <= source.bytes() && written <= target.bytes(), "a call larger than its buffers");
-        Call { request, source: source.at(0), target: target.at(0), memory: PhantomData }
+        let actions = pattern::actions(&request).into();
+        Call { request, actions, source: source.at(0), target: target.at(0), memory: PhantomData }
     }
 
     /// The call in place, as the interface defines it for the operation.
@@ -78,12 +103,18 @@ impl<'memory> Call<'memory> {
         let inner = request.in_place_offset();
         let (from, to) = if read < written { (inner, 0) } else { (0, inner) };
         assert!(from + read <= target.bytes() && to + written <= target.bytes(), "a call too large");
-        Call { request, source: target.at(from), target: target.at(to), memory: PhantomData }
+        let actions = pattern::actions(&request).into();
+        Call { request, actions, source: target.at(from), target: target.at(to), memory: PhantomData }
     }
 
     /// What is asked for.
     pub(crate) fn request(&self) -> &Request {
         &self.request
+    }
+
+    /// What a pattern does: every range lies inside the places, as `pattern::buffer_bytes` found.
+    pub(crate) fn actions(&self) -> &[Action] {
+        &self.actions
     }
 
     /// Where the input starts.
@@ -144,6 +175,14 @@ pub(crate) trait Contender {
     /// # Errors
     /// It has none, or has no more.
     fn allocate(&self, bytes: usize) -> Result<Memory, Failure>;
+
+    /// What the library has counted so far, by its own names; nothing where it counts nothing.
+    ///
+    /// # Errors
+    /// The library's own words.
+    fn counters(&mut self) -> Result<Vec<(String, u64)>, Failure> {
+        Ok(Vec::new())
+    }
 
     /// One call into the library that does nothing, to see what crossing into it costs.
     fn touch(&mut self);

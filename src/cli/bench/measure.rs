@@ -7,11 +7,13 @@
 //! 4. Calls timed one by one for the 99th percentile, apart from the batches so as not to slow them.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::check::Check;
 use super::contender::{Call, Contender, Request};
 use super::operation::{Operation, bandwidths};
+use super::pattern;
 use super::plan::{Case, Plan};
 use super::row::Row;
 use super::statistics::{median, percentile};
@@ -22,6 +24,10 @@ use crate::cli::machine::{self, Memory};
 
 const ITERATIONS_MAX: usize = 1_000_000;
 const SAMPLES_MAX: usize = 10_000;
+/// Into how many a batch is split where a difference of two is wanted.
+const ADDED_SPLIT: usize = 8;
+/// Calls between two looks at the library's counters.
+const COUNTED_CALLS: usize = 16;
 
 /// The buffers of a run, large enough for every case.
 struct Buffers {
@@ -47,6 +53,8 @@ struct Timing {
     time_us: f64,
     p99_us: f64,
     iterations: usize,
+    /// Of a stage boundary: what the small messages add, and how far the rest lies from itself.
+    added_us: Option<[f64; 2]>,
 }
 
 /// What a run tells while it goes on.
@@ -127,7 +135,9 @@ impl<C: Contender> Session<'_, C> {
                 continue;
             }
             let row = self.row(request, in_place)?;
+            let counted = self.plan.verbose.then(|| describe_counters(&row));
             report(Report::Row(Box::new(row)));
+            counted.into_iter().for_each(|text| report(Report::Note(text)));
         }
         Ok(())
     }
@@ -141,21 +151,33 @@ impl<C: Contender> Session<'_, C> {
         let timing = self.time(request, in_place)?;
         let after = self.line_ns()?;
         self.seat.tick();
+        let counters = if self.plan.verbose { self.count(request, in_place)? } else { BTreeMap::new() };
         let floor = match &mut self.floor {
+            // What a pattern needs at least is more than one way of moving bytes.
+            _ if operation.is_pattern() => None,
             Some(floor) => Some(floor.of(self.seat, operation, size_bytes, messages)?),
             None => None,
         };
-        let (algbw_gbps, busbw_gbps) = bandwidths(operation, size_bytes, ranks, messages, timing.time_us);
+        let (algbw_gbps, busbw_gbps) = if operation.is_pattern() {
+            let gbps = pattern::received_bytes(&request) as f64 / timing.time_us.max(1e-3) / 1e3;
+            (gbps, gbps)
+        } else {
+            bandwidths(operation, size_bytes, ranks, messages, timing.time_us)
+        };
         Ok(Row {
             library: self.contender.describe(),
-            op: operation.name().to_owned(),
+            op: request.label(),
             data_type: data_type.name().to_owned(),
             redop: if operation.reduces() { request.reduction.name() } else { "none" }.to_owned(),
             root: if operation.has_root() { request.root as i64 } else { -1 },
             ranks,
             bytes: size_bytes,
             count: request.count,
-            messages: if matches!(operation, Operation::Exchange | Operation::Packed) { messages } else { 1 },
+            messages: match operation {
+                Operation::Exchange | Operation::Packed => messages,
+                _ if operation.is_pattern() => pattern::message_count(&request),
+                _ => 1,
+            },
             in_place,
             time_us: rounded(timing.time_us),
             time_us_p99: rounded(timing.p99_us),
@@ -164,8 +186,12 @@ impl<C: Contender> Session<'_, C> {
             wrong,
             iterations: timing.iterations,
             line_ns: before.zip(after).map(|(before, after)| [rounded(before), rounded(after)]),
+            added_us: timing.added_us.map(|[added, _]| rounded(added)),
+            added_band_us: timing.added_us.map(|[_, band]| rounded(band)),
+            counters,
             floor_us: floor.map(|(floor_us, _)| rounded(floor_us)),
             floor_by: floor.map(|(_, by)| by.to_owned()),
+            ..Row::default()
         })
     }
 
@@ -222,13 +248,75 @@ impl<C: Contender> Session<'_, C> {
         let affordable = budget_us / 5.0 / (time_us * per_step).max(1e-3);
         let samples = (affordable as usize).clamp(1, SAMPLES_MAX);
         let p99_us = single_calls(seat, contender, &step, samples)? / per_step;
-        Ok(Timing { time_us, p99_us, iterations })
+        let added_us = match request.operation {
+            Operation::Neox | Operation::NeoxLone => {
+                let bulk = Request { operation: Operation::NeoxBulk, ..request };
+                let bulk = Step::new(bulk, false, &self.buffers, plan.rewrite);
+                added_us(seat, contender, plan, [&step, &bulk], iterations)?
+            }
+            _ => None,
+        };
+        Ok(Timing { time_us, p99_us, iterations, added_us })
     }
+
+    /// What the library counts for one call of this rank.
+    fn count(&mut self, request: Request, in_place: bool) -> Result<BTreeMap<String, f64>, Failure> {
+        let step = Step::new(request, in_place, &self.buffers, false);
+        self.seat.barrier()?;
+        let before = self.contender.counters()?;
+        for _ in 0..COUNTED_CALLS {
+            step.run(self.contender)?;
+        }
+        let after = self.contender.counters()?;
+        self.seat.barrier()?;
+        let grown = |(name, value): (String, u64)| {
+            let old = before.iter().find(|(known, _)| *known == name).map_or(0, |(_, old)| *old);
+            (name, rounded(value.saturating_sub(old) as f64 / COUNTED_CALLS as f64))
+        };
+        Ok(after.into_iter().map(grown).collect())
+    }
+}
+
+/// The counters of a row as a sentence.
+fn describe_counters(row: &Row) -> String {
+    if row.counters.is_empty() {
+        return "counters: this library has none (no shoalCommCounters)".to_owned();
+    }
+    let one = |(name, value): (&String, &f64)| format!("{name} {value}");
+    let all: Vec<String> = row.counters.iter().map(one).collect();
+    format!("counters of rank 0 a call: {}", all.join(", "))
 }
 
 /// Digits below a tenth of a nanosecond say nothing.
 fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
+}
+
+/// What the whole step takes beyond the bulk of it, and the same of the bulk against itself: medians over turns
+/// in which batches of all three follow one another, so that a slow moment of the machine hits all alike.
+fn added_us<C: Contender>(
+    seat: &Seat,
+    contender: &mut C,
+    plan: &Plan,
+    [whole, bulk]: [&Step<'_>; 2],
+    iterations: usize,
+) -> Result<Option<[f64; 2]>, Failure> {
+    // More and shorter batches than a row has: it is the difference that is wanted.
+    let iterations = iterations.div_ceil(ADDED_SPLIT);
+    let turns = ADDED_SPLIT * plan.batches;
+    let (mut added, mut band) = (Vec::with_capacity(turns), Vec::with_capacity(turns));
+    for turn in 0..turns {
+        let mut times_us = [0.0; 3];
+        for position in 0..3 {
+            let number = (position + turn) % 3;
+            let step = if number == 0 { whole } else { bulk };
+            times_us[number] = batch(seat, contender, step, iterations)? / iterations as f64;
+        }
+        added.push(times_us[0] - f64::midpoint(times_us[1], times_us[2]));
+        band.push((times_us[1] - times_us[2]).abs());
+        seat.tick();
+    }
+    Ok(median(&added).zip(median(&band)).map(|(added, band)| [added, band]))
 }
 
 /// The slowest rank's time of so many calls, in microseconds.

@@ -4,15 +4,19 @@
 //! |---|---|
 //! | [`options`], `plan` | the options, and the list of cases that they mean |
 //! | [`size`], [`operation`] | sizes; buffers and bandwidths of the operations |
+//! | `pattern` | what frameworks send in one step |
 //! | `values`, `check` | seeded inputs, and what the results must be |
+//! | `against` | the same in turn with itself and with another setting |
 //! | `contender`, `measure` | whom to measure, and the one loop |
-//! | `mpi` | MPI as a contender |
+//! | `mpi`, `ucx`, `gloo` | MPI, UCX and Gloo as contenders |
 //! | `launcher`, `launch` | ranks that others started, and ranks that we start |
 //! | `row`, `export`, [`statistics`] | results, and how they are printed |
 
+mod against;
 pub(crate) mod check;
 pub(crate) mod contender;
 mod export;
+pub(crate) mod gloo;
 mod launch;
 mod launcher;
 mod measure;
@@ -20,10 +24,12 @@ mod measure;
 mod mpi;
 pub mod operation;
 pub mod options;
+pub(crate) mod pattern;
 mod plan;
 pub(crate) mod row;
 pub mod size;
 pub mod statistics;
+mod ucx;
 mod values;
 
 use std::ffi::OsString;
@@ -40,13 +46,9 @@ use self::export::Exporter;
 use self::launcher::Launched;
 use self::options::{Format, Options, Whom};
 use self::plan::Plan;
-use self::row::Row;
 use super::board::{Board, RANKS_MAX, Seat};
 use super::library::{Communicator, Library, UniqueId};
 use super::{Failure, canary, machine};
-
-/// Runs of each side of `--aa`.
-const AA_ROUNDS: usize = 3;
 
 /// Measures; `Ok(false)` if a result was wrong.
 ///
@@ -70,21 +72,28 @@ fn start(options: &Options) -> Result<bool, Failure> {
     let ranks = usize::from(options.ranks);
     let plan = Plan::new(options, ranks, alone_on_cores(options, ranks))?;
     // Loaded here too, so that a missing library is one message and not one from every rank.
-    Library::load(&library_path(options)?)?;
+    if options.contender == Whom::Nccl {
+        Library::load(&library_path(options)?)?;
+    }
     let progress = stderr().is_terminal() && !stdout().is_terminal();
     let mut printer = Printer::new(options.format, progress, &plan);
     printer.note(&canary::describe(canary::measure()))?;
-    let outcome = if options.aa {
-        start_twice(options, ranks, &mut printer)
+    let outcome = if options.aa || options.against.is_some() {
+        start_in_turn(options, ranks, &mut printer)
     } else {
-        start_once(options, ranks, &mut |report| printer.report(&report))
+        start_once(options, ranks, &[], &mut |report| printer.report(&report))
     };
     printer.note(&canary::describe(canary::measure()))?;
     printer.finish()?;
     outcome.map(|()| printer.wrong == 0)
 }
 
-fn start_once(options: &Options, ranks: usize, report: &mut dyn FnMut(Report)) -> Result<(), Failure> {
+fn start_once(
+    options: &Options,
+    ranks: usize,
+    environment: &[(String, String)],
+    report: &mut dyn FnMut(Report),
+) -> Result<(), Failure> {
     let board = Board::create()?;
     let patience = Duration::from_secs(options.timeout);
     if options.threads {
@@ -95,37 +104,30 @@ fn start_once(options: &Options, ranks: usize, report: &mut dyn FnMut(Report)) -
         return launch::threads(&board, ranks, patience, body, report);
     }
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    launch::processes(&board, ranks, &arguments, patience, report)
+    launch::processes(&board, ranks, &arguments, environment, patience, report)
 }
 
-/// The same measurement twice, alternating: what differs is noise.
-fn start_twice(options: &Options, ranks: usize, printer: &mut Printer) -> Result<(), Failure> {
-    let mut sides: [Vec<Vec<Row>>; 2] = [Vec::new(), Vec::new()];
-    for _ in 0..AA_ROUNDS {
-        for side in &mut sides {
+/// The same measurement in turn, on each side of a comparison.
+fn start_in_turn(options: &Options, ranks: usize, printer: &mut Printer) -> Result<(), Failure> {
+    let mut sides = against::sides(options.against.as_ref());
+    let mut notes: Vec<String> = Vec::new();
+    for turn in 0..usize::from(options.turns) {
+        // Everybody starts first in some turn.
+        for position in 0..sides.len() {
+            let number = (position + turn) % sides.len();
+            let side = &mut sides[number];
             let mut rows = Vec::new();
-            start_once(options, ranks, &mut |report| {
-                if let Report::Row(row) = report {
-                    rows.push(*row);
-                }
+            start_once(options, ranks, &side.environment, &mut |report| match report {
+                Report::Row(row) => rows.push(*row),
+                Report::Note(text) if turn == 0 && !notes.contains(&text) => notes.push(text),
+                Report::Note(_) => {}
             })?;
-            side.push(rows);
+            side.turns.push(rows);
         }
     }
-    let times = |side: &[Vec<Row>], case: usize| -> Option<f64> {
-        let times: Vec<f64> = side.iter().filter_map(|rows| rows.get(case)).map(|row| row.time_us).collect();
-        statistics::median(&times)
-    };
-    for (case, row) in sides[0].first().cloned().unwrap_or_default().into_iter().enumerate() {
-        let (Some(one), Some(other)) = (times(&sides[0], case), times(&sides[1], case)) else { continue };
-        let place = if row.in_place { "in place" } else { "out of place" };
-        let text = format!(
-            "a/a {} {} {place}: {one:.3} us against {other:.3} us, band {:.1}%",
-            row.op,
-            size::display(row.bytes),
-            100.0 * statistics::band(one, other),
-        );
-        printer.report(&Report::Row(Box::new(Row { time_us: one, ..row })));
+    notes.iter().try_for_each(|text| printer.note(text))?;
+    for (row, text) in against::compare(&sides) {
+        printer.report(&Report::Row(Box::new(row)));
         printer.note(&text)?;
     }
     Ok(())
@@ -210,6 +212,8 @@ fn rank_main(
             let contender = Communicator::join(library, UniqueId(id), rank, ranks)?;
             measure_with(&seat, contender, &plan, report)
         }
+        Whom::Gloo => measure_with(&seat, gloo::Context::join(&seat, &options.gloo)?, &plan, report),
+        Whom::Ucx => measure_with(&seat, ucx::Ends::join(&seat, crowded, patience)?, &plan, report),
         #[cfg(feature = "mpi")]
         Whom::Mpi => measure_with(&seat, mpi::World::join(rank, ranks)?, &plan, report),
         #[cfg(not(feature = "mpi"))]

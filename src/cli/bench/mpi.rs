@@ -10,6 +10,7 @@ use mpi::ffi;
 
 use super::contender::{Call, Contender, Request};
 use super::operation::{Operation, WINDOW};
+use super::pattern::Action;
 use crate::cli::Failure;
 use crate::cli::machine::Memory;
 use crate::op::{DataType, Reduction};
@@ -212,6 +213,48 @@ impl World {
         self.wait_for_all()
     }
 
+    /// Does what a pattern says: in a group non-blocking calls and one wait, outside blocking ones. Gathering
+    /// has no message of its own to wait for, so it is MPI's blocking call everywhere.
+    fn perform(&mut self, call: &Call<'_>) -> Result<(), Failure> {
+        let mut grouped = false;
+        for action in call.actions() {
+            match *action {
+                Action::Open => grouped = true,
+                Action::Close => {
+                    grouped = false;
+                    self.wait_for_all()?;
+                }
+                Action::Send { peer, offset, bytes } => {
+                    let place = call.source().wrapping_add(offset);
+                    if grouped {
+                        self.start_send(place, bytes, peer)
+                    } else {
+                        self.send(place, bytes, peer)
+                    }?;
+                }
+                Action::Receive { peer, offset, bytes, .. } => {
+                    let place = call.target().wrapping_add(offset);
+                    if grouped {
+                        self.start_receive(place, bytes, peer)
+                    } else {
+                        self.receive(place, bytes, peer)
+                    }?;
+                }
+                Action::AllGather { source, target, bytes } => {
+                    let (from, to) = (call.source().wrapping_add(source), call.target().wrapping_add(target));
+                    let count = int(bytes)?;
+                    // SAFETY: the call vouches for both places, and its actions' ranges lie inside them.
+                    let code = unsafe {
+                        let element = ffi::RSMPI_UINT8_T;
+                        ffi::MPI_Allgather(from.cast(), count, element, to.cast(), count, element, self.comm)
+                    };
+                    check("MPI_Allgather", code)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn rate(&mut self, call: &Call<'_>) -> Result<(), Failure> {
         let Request { rank, ranks, .. } = *call.request();
         let bytes = call.request().bytes();
@@ -260,6 +303,7 @@ impl Contender for World {
             Operation::SendRecv => self.send_receive(call),
             Operation::Exchange | Operation::Packed => self.exchange(call),
             Operation::Rate => self.rate(call),
+            operation if operation.is_pattern() => self.perform(call),
             _ => self.collective(call),
         }
     }

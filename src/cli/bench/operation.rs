@@ -36,6 +36,16 @@ pub enum Operation {
     Rate,
     /// Nobody leaves before all came; NCCL has none, so a reduction of one element.
     Barrier,
+    /// A pipeline's stage boundary: three messages forward, two back, in one group; the size is the data's.
+    Neox,
+    /// The same messages as lone calls in the framework's order.
+    NeoxLone,
+    /// Data and mask alone, in one group: what neox adds to.
+    NeoxBulk,
+    /// A layer of experts: sizes, dispatch, combine; -m experts a rank, the size is what goes to each peer.
+    Moe,
+    /// Parameters gathered layer by layer: hundreds of small allgathers among large ones of the size.
+    Zero3,
 }
 
 impl Operation {
@@ -69,6 +79,11 @@ impl Operation {
             Operation::Packed => "packed",
             Operation::Rate => "rate",
             Operation::Barrier => "barrier",
+            Operation::Neox => "neox",
+            Operation::NeoxLone => "neoxlone",
+            Operation::NeoxBulk => "neoxbulk",
+            Operation::Moe => "moe",
+            Operation::Zero3 => "zero3",
         }
     }
 
@@ -84,18 +99,34 @@ impl Operation {
         matches!(self, Operation::Reduce | Operation::Broadcast | Operation::Gather | Operation::Scatter)
     }
 
+    /// Whether it is what a framework does in one step: a list of actions on bytes (see `pattern`).
+    #[must_use]
+    pub const fn is_pattern(self) -> bool {
+        matches!(
+            self,
+            Operation::Neox | Operation::NeoxLone | Operation::NeoxBulk | Operation::Moe | Operation::Zero3
+        )
+    }
+
+    /// Whether it is a pipeline's stage boundary.
+    #[must_use]
+    pub const fn is_boundary(self) -> bool {
+        matches!(self, Operation::Neox | Operation::NeoxLone | Operation::NeoxBulk)
+    }
+
     /// Whether the interface defines it in place.
     #[must_use]
     pub const fn has_in_place(self) -> bool {
-        !matches!(
-            self,
-            Operation::AllToAll
-                | Operation::SendRecv
-                | Operation::Exchange
-                | Operation::Packed
-                | Operation::Rate
-                | Operation::Barrier
-        )
+        !self.is_pattern()
+            && !matches!(
+                self,
+                Operation::AllToAll
+                    | Operation::SendRecv
+                    | Operation::Exchange
+                    | Operation::Packed
+                    | Operation::Rate
+                    | Operation::Barrier
+            )
     }
 
     /// Whether the size is the whole buffer of all ranks, of which each call names one rank's share.

@@ -28,9 +28,13 @@ pub struct Options {
     /// The library to measure [default: libshoal.so beside this program]
     #[arg(long, value_name = "PATH")]
     pub library: Option<PathBuf>,
-    /// Whom to measure; mpi is there when built with --features mpi, and runs under mpirun
+    /// Whom to measure; mpi is there when built with --features mpi, and runs under mpirun; ucx and gloo are loaded
     #[arg(long, value_enum, default_value_t = Whom::Nccl)]
     pub contender: Whom,
+
+    /// The wrapper of Gloo
+    #[arg(long, value_name = "PATH", default_value = super::gloo::WRAPPER)]
+    pub gloo: PathBuf,
 
     /// Operations, comma separated, or all (those of nccl-tests)
     #[arg(long, alias = "ops", default_value = "allreduce", value_parser = operations, value_name = "OP,...")]
@@ -74,9 +78,15 @@ pub struct Options {
     /// The root of what has one
     #[arg(short, long, default_value_t = 0)]
     pub root: usize,
-    /// Messages to each peer, of exchange and packed
+    /// Messages to each peer, of exchange and packed; experts of each rank, of moe
     #[arg(short, long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub messages: u32,
+    /// Ranks that share a layer, of neox: metadata are 8(7+t) bytes
+    #[arg(long, value_delimiter = ',', default_value = "2,4,8", value_name = "T,...")]
+    pub tensor: Vec<u16>,
+    /// The mask of neox [default: as large as the data]
+    #[arg(long, value_parser = size::parse, value_name = "SIZE")]
+    pub mask: Option<usize>,
     /// 0: out of place, 1: in place, both
     #[arg(long, value_enum, default_value_t = InPlace::Both)]
     pub in_place: InPlace,
@@ -93,9 +103,18 @@ pub struct Options {
     /// Measure what the machine allows between the two ranks, and print the ratio
     #[arg(long)]
     pub floor: bool,
-    /// Run everything three times twice, alternating, and print how far the same thing differs from itself
+    /// Run everything twice in turn, several times, and print how far the same thing differs from itself
     #[arg(long)]
     pub aa: bool,
+    /// Run everything in turn as it is, once more as it is, and with this in the environment, and print the ratio
+    #[arg(long, value_name = "SETTING=VALUE", value_parser = setting, conflicts_with_all = ["aa", "threads"])]
+    pub against: Option<(String, String)>,
+    /// How often each side of --aa and --against has its turn
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub turns: u16,
+    /// Print what the library counted: frames, messages, bytes, and why frames left
+    #[arg(short, long)]
+    pub verbose: bool,
     /// How results are printed
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
@@ -118,6 +137,10 @@ pub enum Whom {
     Nccl,
     /// The MPI that this program was built with.
     Mpi,
+    /// UCX's own interface, found at run time.
+    Ucx,
+    /// Gloo, by the wrapper that `make bench-gloo` builds.
+    Gloo,
 }
 
 /// Which of the two forms of a call.
@@ -164,6 +187,12 @@ pub struct ReductionList(pub Vec<Reduction>);
 /// Several element types behind one option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataTypeList(pub Vec<DataType>);
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(name, _)| !name.trim().is_empty());
+    let (name, value) = parts.ok_or("say NAME=VALUE, for example SHOAL_COALESCE=0")?;
+    Ok((name.trim().to_owned(), value.to_owned()))
+}
 
 fn operations(text: &str) -> Result<OperationList, String> {
     let named = |name: &str| Operation::value_variants().iter().copied().find(|o| o.name() == plain(name));

@@ -19,9 +19,27 @@ pub(crate) struct Case {
     pub(crate) data_type: DataType,
     pub(crate) reduction: Reduction,
     pub(crate) count: usize,
+    /// Of a stage boundary.
+    pub(crate) tensor: usize,
 }
 
 impl Case {
+    /// The call of the rank with the largest buffers, before there is a plan.
+    fn request_as(&self, options: &Options, ranks: usize) -> Request {
+        Request {
+            operation: self.operation,
+            data_type: self.data_type,
+            reduction: self.reduction,
+            root: options.root,
+            count: self.count,
+            messages: options.messages as usize,
+            tensor: self.tensor,
+            mask_bytes: options.mask.unwrap_or(self.count),
+            rank: ranks / 2,
+            ranks,
+        }
+    }
+
     /// The call that one rank makes.
     pub(crate) fn request(&self, plan: &Plan, seat: &Seat) -> Request {
         Request {
@@ -31,6 +49,8 @@ impl Case {
             root: plan.root,
             count: self.count,
             messages: plan.messages,
+            tensor: self.tensor,
+            mask_bytes: plan.mask_bytes.unwrap_or(self.count),
             rank: seat.rank(),
             ranks: seat.ranks(),
         }
@@ -43,6 +63,10 @@ pub(crate) struct Plan {
     pub(crate) cases: Vec<Case>,
     pub(crate) root: usize,
     pub(crate) messages: usize,
+    /// As large as the data where nothing else is said.
+    pub(crate) mask_bytes: Option<usize>,
+    /// Whether the library's counters are read.
+    pub(crate) verbose: bool,
     pub(crate) out_of_place: bool,
     pub(crate) in_place: bool,
     pub(crate) check: bool,
@@ -78,6 +102,8 @@ impl Plan {
             cases: cases(options, ranks)?,
             root: options.root,
             messages: options.messages as usize,
+            mask_bytes: options.mask,
+            verbose: options.verbose,
             out_of_place: options.in_place != InPlace::In,
             in_place: options.in_place != InPlace::Out,
             check: options.check == 1,
@@ -102,30 +128,46 @@ fn cases(options: &Options, ranks: usize) -> Result<Vec<Case>, Failure> {
     };
     let mut cases: Vec<Case> = Vec::new();
     for &operation in &options.op.0 {
-        if operation == Operation::Rate && ranks < 2 {
-            return Err(Failure("rate needs two ranks".into()));
+        if ranks < 2 && (operation == Operation::Rate || operation.is_boundary()) {
+            return Err(Failure(format!("{} needs two ranks", operation.name())));
         }
-        for &data_type in &options.data_type.0 {
-            let reductions: &[Reduction] =
-                if operation.reduces() { &options.redop.0 } else { &[Reduction::Sum] };
-            for &reduction in reductions {
-                for &bytes in &sizes {
-                    let count = operation.count(bytes, data_type.size_bytes(), ranks);
-                    let case = Case { operation, data_type, reduction, count };
-                    let (read, written) = operation.elements(count, ranks, options.messages as usize);
-                    if read.max(written).saturating_mul(data_type.size_bytes()) > BUFFER_BYTES_MAX {
-                        let size = size::display(bytes);
-                        return Err(Failure(format!("{} of {size} needs too much memory", operation.name())));
-                    }
-                    // Sizes below one element a rank are the same case.
-                    if cases.last() != Some(&case) {
-                        cases.push(case);
-                    }
+        for case in kinds(options, operation) {
+            for &bytes in &sizes {
+                let count = operation.count(bytes, case.data_type.size_bytes(), ranks);
+                let case = Case { count, ..case };
+                let (read, written) = case.request_as(options, ranks).buffer_bytes();
+                if read.max(written) > BUFFER_BYTES_MAX {
+                    let size = size::display(bytes);
+                    return Err(Failure(format!("{} of {size} needs too much memory", operation.name())));
+                }
+                // Sizes below one element a rank are the same case.
+                if cases.last() != Some(&case) {
+                    cases.push(case);
                 }
             }
         }
     }
     Ok(cases)
+}
+
+/// The cases of an operation, without their sizes.
+fn kinds(options: &Options, operation: Operation) -> Vec<Case> {
+    let mut case =
+        Case { operation, data_type: DataType::Uint8, reduction: Reduction::Sum, count: 0, tensor: 0 };
+    if operation.is_boundary() {
+        return options.tensor.iter().map(|&tensor| Case { tensor: tensor.into(), ..case }).collect();
+    }
+    // The sizes of a pattern are bytes.
+    if operation.is_pattern() {
+        return vec![case];
+    }
+    let mut kinds = Vec::new();
+    for &data_type in &options.data_type.0 {
+        case.data_type = data_type;
+        let reductions: &[Reduction] = if operation.reduces() { &options.redop.0 } else { &[Reduction::Sum] };
+        kinds.extend(reductions.iter().map(|&reduction| Case { reduction, ..case }));
+    }
+    kinds
 }
 
 #[cfg(test)]
@@ -167,6 +209,16 @@ mod tests {
     }
 
     #[test]
+    fn patterns_are_bytes_and_boundaries_have_their_tensor_ranks() {
+        let plan = plan("--op neox,moe,zero3 -d all --tensor 2,8 --mask 8M --sizes 256,16M", 2).unwrap();
+        assert_eq!(plan.cases.len(), 4 + 2 + 2);
+        assert_eq!(plan.mask_bytes, Some(8 << 20));
+        assert!(plan.cases.iter().all(|case| case.data_type == DataType::Uint8));
+        let tensors: Vec<_> = plan.cases.iter().map(|case| case.tensor).collect();
+        assert_eq!(tensors, [2, 2, 8, 8, 0, 0, 0, 0]);
+    }
+
+    #[test]
     fn contradictions_are_named() {
         for (line, ranks, word) in [
             ("-r 2", 2, "--root"),
@@ -174,6 +226,9 @@ mod tests {
             ("-b 8 -e 64 -f 1", 2, "grow"),
             ("--seconds 0", 2, "--seconds"),
             ("--op rate", 1, "rate"),
+            ("--op neox", 1, "neox"),
+            ("--op zero3 --sizes 1G", 2, "memory"),
+            ("--against SHOAL_COALESCE", 2, "NAME=VALUE"),
             ("--floor", 4, "--floor"),
             ("--op rate -b 1G -e 1G", 2, "memory"),
             ("-c 2", 2, "0..=1"),

@@ -1,6 +1,8 @@
 //! One result.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What was measured of one operation at one size, out of place or in place. Units are in the names.
@@ -42,6 +44,25 @@ pub(crate) struct Row {
     /// What the machine allows.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) floor_us: Option<f64>,
+    /// Of a stage boundary: what it takes beyond data and mask alone, the median over pairs of batches.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) added_us: Option<f64>,
+    /// How far data and mask alone lie from themselves, measured as `added_us` is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) added_band_us: Option<f64>,
+    /// Of `--against`: the setting, its time, and how far this row's case lies from itself, as a share.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) against: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) against_us: Option<f64>,
+    /// The median over turns of the other's time over this one's: above 1 this row's is faster.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) against_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) aa_band: Option<f64>,
+    /// What rank 0's library counted for one call, by its own names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub(crate) counters: BTreeMap<String, f64>,
     /// Which way of moving bytes that floor is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) floor_by: Option<String>,

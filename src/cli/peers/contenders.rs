@@ -8,10 +8,16 @@ use std::process::Command;
 use super::Options;
 use super::suite::Block;
 use crate::cli::Failure;
+use crate::cli::bench::gloo::WRAPPER;
 use crate::cli::machine;
 
 /// Transports of UCX that serve one machine best.
 const UCX_TRANSPORTS: &str = "UCX_TLS=self,posix,sysv,cma";
+
+/// This library, as it is printed.
+pub(super) const OURS: &str = "shoal";
+/// This library on memory that it handed out (`ncclMemAlloc`).
+pub(super) const MAPPED: &str = "shoal-mapped";
 
 /// Who starts the ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +30,10 @@ pub(super) enum Starter {
     OpenMpiUcx,
     /// MPICH over UCX.
     Mpich,
+    /// UCX by its own interface, whose ranks `shoal bench` starts too.
+    Ucx,
+    /// Gloo, likewise.
+    Gloo,
 }
 
 /// A contender.
@@ -34,6 +44,8 @@ pub(super) struct Contender {
     pub(super) starter: Starter,
     /// The second run of the same thing, for the band.
     pub(super) is_control: bool,
+    /// On memory of the library's own kind.
+    is_mapped: bool,
     program: PathBuf,
     library: Option<PathBuf>,
 }
@@ -46,12 +58,14 @@ pub(super) fn all(options: &Options) -> Result<Vec<Contender>, Failure> {
     let mut contenders = Vec::new();
     let mut add = |name, starter, is_control, program: &Path| {
         let (program, library) = (program.to_owned(), options.library.clone());
-        contenders.push(Contender { name, starter, is_control, program, library });
+        let is_mapped = name == MAPPED;
+        contenders.push(Contender { name, starter, is_control, is_mapped, program, library });
     };
+    let program = std::env::current_exe()?;
     if !options.only_peers {
-        let program = std::env::current_exe()?;
-        add("shoal", Starter::Shoal, false, &program);
-        add("shoal", Starter::Shoal, true, &program);
+        add(OURS, Starter::Shoal, false, &program);
+        add(OURS, Starter::Shoal, true, &program);
+        add(MAPPED, Starter::Shoal, false, &program);
     }
     let mut missing = Vec::new();
     if options.openmpi.exists() {
@@ -65,6 +79,16 @@ pub(super) fn all(options: &Options) -> Result<Vec<Contender>, Failure> {
     } else {
         missing.push((&options.mpich, "mpich"));
     }
+    // Loaded here only to see whether it is there; the ranks load it themselves.
+    match ucx_sys::Library::load(ucx_sys::USUAL_NAMES) {
+        Ok(_) => add("ucx", Starter::Ucx, false, &program),
+        Err(missing) => println!("# {missing}"),
+    }
+    if Path::new(WRAPPER).exists() {
+        add("gloo", Starter::Gloo, false, &program);
+    } else {
+        println!("# no {WRAPPER}: make bench-gloo, which needs libgloo-dev");
+    }
     for (path, mpi) in missing {
         println!(
             "# no {}: MPICC=mpicc.{mpi} cargo build --release --features mpi --target-dir target-{mpi}",
@@ -75,12 +99,17 @@ pub(super) fn all(options: &Options) -> Result<Vec<Contender>, Failure> {
 }
 
 impl Contender {
+    /// Whether it has anything to measure in a block.
+    pub(super) fn takes(&self, block: &Block) -> bool {
+        (!self.is_mapped || block.mapped) && (self.starter != Starter::Ucx || block.has_messages())
+    }
+
     /// The command that measures a block and prints JSON.
     pub(super) fn command(&self, block: &Block, options: &Options) -> Command {
         let words = self.words(block, options, machine::available_cores());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
-        if self.starter == Starter::Mpich
+        if matches!(self.starter, Starter::Mpich | Starter::Ucx)
             && let Some((name, value)) = UCX_TRANSPORTS.split_once('=')
         {
             command.env(name, value);
@@ -103,7 +132,7 @@ impl Contender {
             words.into_iter().map(str::to_owned).collect::<Vec<_>>()
         };
         let mut words = match self.starter {
-            Starter::Shoal => Vec::new(),
+            Starter::Shoal | Starter::Ucx | Starter::Gloo => Vec::new(),
             Starter::OpenMpi => open_mpi(&["--mca", "pml", "ob1", "--mca", "btl", "self,vader"]),
             Starter::OpenMpiUcx => open_mpi(&[
                 "--mca",
@@ -133,11 +162,22 @@ impl Contender {
             Starter::Shoal => {
                 words.extend(["--ranks".to_owned(), ranks]);
                 // Two ranks that share a core have no line between them to measure.
-                if block.floor && !crowded && !self.is_control {
+                if block.floor && !crowded && !self.is_control && !self.is_mapped {
                     words.push("--floor".to_owned());
+                }
+                if self.is_mapped {
+                    words.extend(["--memory".to_owned(), "library".to_owned()]);
                 }
                 if let Some(library) = &self.library {
                     words.extend(["--library".to_owned(), library.display().to_string()]);
+                }
+            }
+            Starter::Ucx | Starter::Gloo => {
+                let whom = if self.starter == Starter::Ucx { "ucx" } else { "gloo" };
+                words.extend(["--ranks", &ranks, "--contender", whom].map(str::to_owned));
+                // Gloo's collectives spin for its own thread, which on the same core comes at the next tick only.
+                if self.starter == Starter::Gloo {
+                    words.push("--no-pin".to_owned());
                 }
             }
             _ => words.extend(["--contender".to_owned(), "mpi".to_owned()]),
@@ -159,9 +199,14 @@ mod tests {
     }
 
     fn words(starter: Starter, cores: usize) -> String {
+        words_for(starter, "x", cores)
+    }
+
+    fn words_for(starter: Starter, name: &'static str, cores: usize) -> String {
         let options = Line::try_parse_from(["peers"]).unwrap().options;
         let program = PathBuf::from("/bin/shoal");
-        let contender = Contender { name: "x", starter, is_control: false, program, library: None };
+        let is_mapped = name == MAPPED;
+        let contender = Contender { name, starter, is_control: false, is_mapped, program, library: None };
         contender.words(&Suite::Quick.blocks()[0], &options, cores).join(" ")
     }
 
@@ -173,6 +218,14 @@ mod tests {
         assert!(words(Starter::OpenMpiUcx, 2).contains("--mca pml ucx"));
         assert!(words(Starter::Mpich, 2).starts_with("mpirun.mpich -n 2 -bind-to core /bin/shoal bench"));
         assert!(words(Starter::Mpich, 2).ends_with("--contender mpi"));
+    }
+
+    #[test]
+    fn ucx_and_mapped_memory_are_started_by_the_command_itself() {
+        assert!(words(Starter::Ucx, 2).starts_with("/bin/shoal bench"));
+        assert!(words(Starter::Ucx, 2).ends_with("--ranks 2 --contender ucx"));
+        assert!(words(Starter::Gloo, 2).ends_with("--ranks 2 --contender gloo --no-pin"));
+        assert!(words_for(Starter::Shoal, MAPPED, 2).ends_with("--ranks 2 --memory library"));
     }
 
     #[test]

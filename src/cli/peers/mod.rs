@@ -1,4 +1,5 @@
-//! `shoal peers`: this library and the machine's MPI libraries, measured side by side by one loop.
+//! `shoal peers`: this library, the machine's MPI libraries and UCX's own interface, measured side by
+//! side by one loop.
 //!
 //! The contenders take turns, run by run, so that a slow minute of the machine hits all alike. This library
 //! runs twice a turn: how far it differs from itself is the band inside which a difference means nothing.
@@ -29,7 +30,7 @@ use clap::Args;
 use self::suite::Suite;
 use super::{Failure, canary};
 
-/// Measures this library, Open MPI and MPICH side by side on this machine.
+/// Measures this library, Open MPI, MPICH and UCX side by side on this machine.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// What is measured

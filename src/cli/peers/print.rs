@@ -51,12 +51,13 @@ fn row(out: &mut dyn Write, comparison: &Comparison, enough: usize) -> io::Resul
     let case = &comparison.case;
     let dash = || "-".to_owned();
     let best = comparison.peers.first();
-    let others: Vec<String> = comparison
-        .peers
-        .iter()
-        .skip(1)
-        .map(|peer| format!("{} {}", peer.contender, time(Some(peer))))
-        .collect();
+    let others = comparison.mapped.iter().chain(comparison.peers.iter().skip(1));
+    let mut others: Vec<String> =
+        others.map(|other| format!("{} {}", other.contender, time(Some(other)))).collect();
+    let added = comparison.ours.iter().chain(&comparison.peers);
+    others.extend(added.filter_map(|entry| {
+        Some(format!("small messages add {:.3} ({})", entry.added_us?, entry.contender))
+    }));
     let few = if comparison.runs() < enough { "*" } else { "" };
     let line = format!(
         " {:<14}{:>5} {:>6}{:>6}{:>11}{:>8}{:>11}  {:<12}{:>7}  {:<7}{:>9}{:>7}{:>5}  {}",

@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::Options;
+use super::contenders::{MAPPED, OURS};
 use super::summary::{Comparison, Entry};
 use crate::cli::{Failure, machine};
 
@@ -73,6 +74,9 @@ struct Line<'line> {
     /// Best peer over this library.
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio: Option<f64>,
+    /// Of a stage boundary: what its small messages add.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    added_us: Option<f64>,
 }
 
 /// Adds a line for each contender of each comparison.
@@ -91,7 +95,7 @@ pub(super) fn append(path: &Path, origin: &Origin, comparisons: &[Comparison]) -
 fn lines(origin: &Origin, comparisons: &[Comparison]) -> String {
     let mut text = String::new();
     for comparison in comparisons {
-        for entry in comparison.ours.iter().chain(&comparison.peers) {
+        for entry in comparison.ours.iter().chain(&comparison.mapped).chain(&comparison.peers) {
             let line = line(origin, comparison, entry);
             text.push_str(&serde_json::to_string(&line).unwrap_or_default());
             text.push('\n');
@@ -102,7 +106,12 @@ fn lines(origin: &Origin, comparisons: &[Comparison]) -> String {
 
 fn line<'line>(origin: &'line Origin, comparison: &'line Comparison, entry: &'line Entry) -> Line<'line> {
     let case = &comparison.case;
-    let is_ours = entry.contender == "shoal";
+    let is_ours = entry.contender == OURS;
+    let ratio = match entry.contender {
+        OURS => comparison.ratio(),
+        MAPPED => comparison.mapped_ratio(),
+        _ => None,
+    };
     let rounded = |value: f64| (value * 1e4).round() / 1e4;
     Line {
         origin,
@@ -119,7 +128,8 @@ fn line<'line>(origin: &'line Origin, comparison: &'line Comparison, entry: &'li
         runs_us: &entry.times_us,
         aa_band: comparison.band.filter(|_| is_ours).map(rounded),
         floor_us: comparison.floor_us.filter(|_| is_ours).map(rounded),
-        ratio: comparison.ratio().filter(|_| is_ours).map(rounded),
+        ratio: ratio.map(rounded),
+        added_us: entry.added_us.map(rounded),
     }
 }
 

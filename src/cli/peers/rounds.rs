@@ -36,6 +36,7 @@ pub(super) struct Figure {
     pub(super) time_us: f64,
     pub(super) time_us_p99: f64,
     pub(super) floor_us: Option<f64>,
+    pub(super) added_us: Option<f64>,
     pub(super) wrong: u64,
 }
 
@@ -81,7 +82,7 @@ pub(super) fn run(
             for position in 0..contenders.len() {
                 let number = (position + turn) % contenders.len();
                 let contender = &contenders[number];
-                if out.contains(&(place, number)) {
+                if out.contains(&(place, number)) || !contender.takes(block) {
                     continue;
                 }
                 executor.progress(&format!("turn {} {} {}", turn + 1, block.ops, contender.name));
@@ -131,6 +132,7 @@ fn figure(row: &Row, contender: &Contender, place: usize, around: Option<[f64; 2
         state: row.line_ns.or(around).map_or(State::Between, State::of_both),
         time_us: row.time_us,
         time_us_p99: row.time_us_p99,
+        added_us: row.added_us,
         floor_us: row.floor_us,
         wrong: row.wrong.unwrap_or(0),
     }
@@ -281,5 +283,6 @@ pub(super) mod tests {
         assert!(more.len() > 4 * 5 * 2);
         assert!(is_enough(&more, 0, 5));
         assert_eq!(pretend(2, Limits { enough: 50, turns: 7 }).len(), 4 * 7 * 2);
+        assert!(pretend(0, Limits { enough: 1, turns: 1 }).iter().all(|figure| figure.contender != "ucx"));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::contenders::{MAPPED, OURS};
 use super::rounds::{Case, Figure};
 use crate::cli::bench::statistics::{band, median};
 use crate::cli::canary::State;
@@ -15,6 +16,8 @@ pub(super) struct Entry {
     pub(super) median_us: f64,
     pub(super) p99_us: f64,
     pub(super) times_us: Vec<f64>,
+    /// Of a stage boundary: what its small messages add.
+    pub(super) added_us: Option<f64>,
 }
 
 /// One case in one state, all contenders side by side.
@@ -23,6 +26,8 @@ pub(super) struct Comparison {
     pub(super) case: Case,
     pub(super) state: State,
     pub(super) ours: Option<Entry>,
+    /// This library on memory that its peers map.
+    pub(super) mapped: Option<Entry>,
     /// Fastest first.
     pub(super) peers: Vec<Entry>,
     /// How far this library differs from itself.
@@ -35,6 +40,12 @@ impl Comparison {
     pub(super) fn ratio(&self) -> Option<f64> {
         let (ours, best) = (self.ours.as_ref()?, self.peers.first()?);
         (ours.median_us > 0.0).then(|| best.median_us / ours.median_us)
+    }
+
+    /// How many times faster than the best peer on mapped memory.
+    pub(super) fn mapped_ratio(&self) -> Option<f64> {
+        let (mapped, best) = (self.mapped.as_ref()?, self.peers.first()?);
+        (mapped.median_us > 0.0).then(|| best.median_us / mapped.median_us)
     }
 
     /// How many times the floor it takes.
@@ -75,20 +86,21 @@ pub(super) fn compare(figures: &[Figure]) -> Vec<Comparison> {
 
 fn comparison(group: &[&Figure]) -> Comparison {
     let mut peers: Vec<Entry> = Vec::new();
-    for figure in group.iter().filter(|figure| figure.contender != "shoal") {
+    for figure in group.iter().filter(|figure| ![OURS, MAPPED].contains(&figure.contender)) {
         if !peers.iter().any(|entry| entry.contender == figure.contender) {
             peers.extend(entry(group, figure.contender, false));
         }
     }
     peers.sort_by(|one, other| one.median_us.total_cmp(&other.median_us));
-    let ours = entry(group, "shoal", false);
-    let control = entry(group, "shoal", true);
+    let ours = entry(group, OURS, false);
+    let control = entry(group, OURS, true);
     let floors: Vec<f64> = group.iter().filter_map(|figure| figure.floor_us).collect();
     Comparison {
         case: group[0].case.clone(),
         state: group[0].state,
         band: ours.as_ref().zip(control).map(|(one, other)| band(one.median_us, other.median_us)),
         ours,
+        mapped: entry(group, MAPPED, false),
         peers,
         floor_us: median(&floors),
     }
@@ -98,6 +110,7 @@ fn entry(group: &[&Figure], contender: &'static str, is_control: bool) -> Option
     let own = group.iter().filter(|f| f.contender == contender && f.is_control == is_control);
     let own: Vec<&&Figure> = own.collect();
     let times_us: Vec<f64> = own.iter().map(|figure| figure.time_us).collect();
+    let added: Vec<f64> = own.iter().filter_map(|figure| figure.added_us).collect();
     let p99s: Vec<f64> = own.iter().map(|figure| figure.time_us_p99).collect();
     Some(Entry {
         contender,
@@ -105,6 +118,7 @@ fn entry(group: &[&Figure], contender: &'static str, is_control: bool) -> Option
         median_us: median(&times_us)?,
         p99_us: median(&p99s)?,
         times_us,
+        added_us: median(&added),
     })
 }
 

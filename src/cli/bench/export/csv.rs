@@ -7,7 +7,7 @@ use super::super::row::Row;
 use super::Exporter;
 
 const HEADER: &str = "library,op,type,redop,root,ranks,bytes,count,messages,in_place,time_us,time_us_p99,\
-                      algbw_gbps,busbw_gbps,wrong,iterations,floor_us,floor_by";
+                      algbw_gbps,busbw_gbps,wrong,iterations,floor_us,floor_by,added_us,added_band_us";
 
 pub(super) struct Csv<W> {
     out: W,
@@ -54,6 +54,8 @@ impl<W: Write> Exporter for Csv<W> {
             row.iterations.to_string(),
             row.floor_us.map(|floor| format!("{floor:.4}")).unwrap_or_default(),
             row.floor_by.as_deref().map(field).unwrap_or_default(),
+            row.added_us.map(|added| format!("{added:.4}")).unwrap_or_default(),
+            row.added_band_us.map(|band| format!("{band:.4}")).unwrap_or_default(),
         ];
         writeln!(self.out, "{}", fields.join(","))?;
         self.out.flush()

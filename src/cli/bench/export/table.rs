@@ -60,7 +60,11 @@ impl<W: Write> Table<W> {
             }
             _ => String::new(),
         };
-        writeln!(self.out, " {common}  {}  {}{floor}", side(out_of_place), side(in_place))?;
+        let added = match (row.added_us, row.added_band_us) {
+            (Some(added), Some(band)) => format!("  small ones add {added:.3} (a/a {band:.3})"),
+            _ => String::new(),
+        };
+        writeln!(self.out, " {common}  {}  {}{floor}{added}", side(out_of_place), side(in_place))?;
         self.out.flush()
     }
 
@@ -163,6 +167,13 @@ mod tests {
         assert_eq!(lines(&[out.clone(), larger]).len(), 2);
         assert!(lines(std::slice::from_ref(&twin))[0].contains(" - "));
         assert_eq!(lines(&[out, Row { count: 1, ..twin }]).len(), 2);
+    }
+
+    #[test]
+    fn what_small_messages_add_stands_behind_the_row() {
+        let [out, _] = rows();
+        let row = Row { added_us: Some(0.15), added_band_us: Some(0.02), ..out };
+        assert!(lines(&[row])[0].ends_with("small ones add 0.150 (a/a 0.020)"));
     }
 
     #[test]
