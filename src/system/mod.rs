@@ -13,6 +13,7 @@ pub mod lock;
 pub mod map;
 pub mod memfd;
 pub mod memory;
+pub mod namespace;
 pub mod passing;
 pub mod random;
 pub mod socket;

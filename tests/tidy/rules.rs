@@ -81,7 +81,7 @@ pub(crate) const EDGES: &[(&str, &[&str])] = &[
     ("op", &[]),
     ("error", &[]),
     ("config", &[]),
-    ("topology", &["op", "error"]),
+    ("topology", &["op", "error", "system"]),
     ("schedule", &["op"]),
     ("coalesce", &["op", "error", "schedule"]),
     ("tune", &["op", "error", "topology", "schedule"]),

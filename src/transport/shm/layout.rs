@@ -20,7 +20,7 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"shoalshm");
 /// Where the first page says what failed; see [`super::failure`].
 pub(super) const FAILURE_OFFSET: usize = 256;
 /// Changes with every change of the layout.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 /// The most ranks of one segment.
 const RANKS_LIMIT: u32 = 1 << 12;
 
@@ -49,7 +49,9 @@ pub(super) struct Control {
     pub(super) proof_address: AtomicU64,
     /// Where it stands in a long wait.
     pub(super) standing: Place,
-    spare: u64,
+    /// 1 once the rank has heard that all are there.
+    pub(super) born: AtomicU32,
+    spare: u32,
     /// 1 while the rank sleeps; read by peers after each packet, so alone in its line.
     pub(super) sleeping: AtomicU32,
     spare_sleeping: [u32; 15],

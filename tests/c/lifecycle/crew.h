@@ -177,7 +177,7 @@ typedef struct {
   void (*run)(void);
 } Case;
 
-static int crew_main(int count, char** arguments, const Case* cases) {
+static inline int crew_main(int count, char** arguments, const Case* cases) {
   alarm(CREW_SECONDS);
   for (const Case* one = cases; one->name != NULL; one++) {
     if (count > 1 && strcmp(one->name, arguments[1]) == 0) {
