@@ -18,6 +18,9 @@ need valgrind command -v valgrind
 need python3 command -v python3
 need pkg-config command -v pkg-config
 need procps command -v ps
+need util-linux command -v unshare
+need util-linux command -v setpriv
+need iproute2 command -v ip
 need openmpi-bin command -v mpirun.openmpi
 need libopenmpi-dev command -v mpicc.openmpi
 need mpich command -v mpirun.mpich

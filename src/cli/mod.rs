@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`mod@bench`] | `shoal bench`: starts ranks, measures, checks, prints |
 //! | [`peers`] | `shoal peers`: the same measurement of this library and of MPI, side by side |
+//! | [`doctor`] | `shoal doctor`: what this machine offers, what is wrong, what to do |
 //! | [`canary`] | how far the cores are apart right now |
 //! | `floor` | what the machine allows |
 //! | `board` | where the ranks of a run meet, without a call into what is measured |
@@ -13,6 +14,7 @@
 pub mod bench;
 mod board;
 pub mod canary;
+pub mod doctor;
 mod floor;
 mod library;
 mod machine;
@@ -39,6 +41,8 @@ pub enum Command {
     Bench(Box<bench::options::Options>),
     /// Measure this library and MPI side by side.
     Peers(peers::Options),
+    /// Say what this machine offers, what is wrong with it, and what to do.
+    Doctor(doctor::Options),
 }
 
 /// Why the command could not do it, as a sentence for a person.
@@ -63,6 +67,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let outcome = match &arguments.command {
         Command::Bench(options) => bench::run(options),
         Command::Peers(options) => peers::run(options),
+        Command::Doctor(options) => doctor::run(options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -58,10 +58,11 @@ pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options)
     );
     let name = options.name.as_deref().unwrap_or("a communicator");
     log::info(format_args!(
-        "rank {rank} of {ranks} of {name} is born after {:.1} ms; shared memory, {} ranks and {} cores here",
+        "rank {rank} of {ranks} of {name} is born after {:.1} ms; shared memory, {} ranks and {} cores here; shoal {}",
         started.elapsed().as_secs_f64() * 1e3,
         topology.local_ranks().len(),
-        topology.cores()
+        topology.cores(),
+        crate::version()
     ));
     Ok(Comm::new(rank, ranks, endpoint))
 }

@@ -2,6 +2,7 @@
 //! process and no file is left. For tests to include by path.
 //!
 //! The library is the one that Cargo made beside the test, or the one that `SHOAL_TEST_LIBRARY` names.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,13 +13,13 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The longest run of one case. The programs' own alarms come earlier.
-pub const LIMIT: Duration = Duration::from_secs(75);
+pub(crate) const LIMIT: Duration = Duration::from_secs(75);
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn library() -> PathBuf {
+pub(crate) fn library() -> PathBuf {
     if let Some(named) = std::env::var_os("SHOAL_TEST_LIBRARY") {
         return named.into();
     }
@@ -29,7 +30,7 @@ fn library() -> PathBuf {
 }
 
 /// A folder with the library, under the name by which programs ask for it, and a place for the programs.
-pub fn workshop() -> &'static Path {
+pub(crate) fn workshop() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         // By process, since test runners start a process for each test.
@@ -44,7 +45,7 @@ pub fn workshop() -> &'static Path {
 }
 
 /// Compiles a program of `tests/c`, once.
-pub fn build(program: &str) -> PathBuf {
+pub(crate) fn build(program: &str) -> PathBuf {
     let made = workshop().join(program.replace('/', "-"));
     if made.exists() {
         return made;
@@ -110,7 +111,7 @@ impl Drop for Party {
 }
 
 /// Runs a case; what it printed goes to the test's output.
-pub fn run(name: &str, mut command: Command, limit: Duration) {
+pub(crate) fn run(name: &str, mut command: Command, limit: Duration) {
     let (log, temporary) = (workshop().join("log"), workshop().join("temporary"));
     let _ = fs::remove_dir_all(&temporary);
     fs::create_dir(&temporary).expect("the folder is ours");
@@ -158,7 +159,7 @@ pub fn run(name: &str, mut command: Command, limit: Duration) {
 
 /// One case at a time: each has more ranks than there are processors anyway, and some measure how soon a peer is
 /// missed.
-pub fn take_turn() -> MutexGuard<'static, ()> {
+pub(crate) fn take_turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }

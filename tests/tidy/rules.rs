@@ -145,6 +145,7 @@ pub(crate) const EDGES: &[(&str, &[&str])] = &[
             "transport",
             "engine",
             "comm",
+            "comm/bootstrap",
             "group",
             "abi",
         ],

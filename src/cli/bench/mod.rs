@@ -62,6 +62,12 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
     }
 }
 
+/// Who started this process, if it is a rank of a job.
+pub(crate) fn launched_by() -> Option<String> {
+    let Launched { rank, ranks } = launcher::detect(crate::config::told_by_launcher)?;
+    Some(format!("a launcher, as rank {rank} of {ranks}"))
+}
+
 /// Starts the ranks and prints what rank 0 reports.
 fn start(options: &Options) -> Result<bool, Failure> {
     if options.contender == Whom::Mpi {

@@ -109,6 +109,18 @@ pub fn unique_id(config: &Config) -> Result<UniqueId> {
     if config.comm_id.trim().is_empty() { create_root(config) } else { address_id(config) }
 }
 
+/// Where ranks would be told to meet if an id was made now. For people who ask; nothing is left open.
+///
+/// # Errors
+/// As for [`unique_id`].
+pub fn addresses_offered(config: &Config) -> Result<Vec<SocketAddr>> {
+    if config.comm_id.trim().is_empty() {
+        open_listener(&config.socket_ifname).map(|(_, addresses)| addresses)
+    } else {
+        resolve(MAKE, config.comm_id.trim())
+    }
+}
+
 /// What a person should know about `id` and is worth one line in the log, if anything is.
 #[must_use]
 pub fn warning(id: &UniqueId) -> Option<&'static str> {
