@@ -103,6 +103,11 @@ pub struct Options {
     /// Which rank this process is; given by the process that starts the ranks
     #[arg(long, hide = true, requires = "board")]
     pub child: Option<usize>,
+    /// How the id of a communicator comes from rank 0 to the others: through memory that they share, or through MPI
+    /// (when built with --features mpi, under its mpirun)
+    #[arg(long, value_enum, default_value_t = Bootstrap::Memory)]
+    pub bootstrap: Bootstrap,
+
     /// Where the ranks meet
     #[arg(long, hide = true)]
     pub board: Option<PathBuf>,
@@ -117,6 +122,15 @@ pub enum Whom {
     /// A library with NCCL's interface.
     Nccl,
     /// The MPI that this program was built with.
+    Mpi,
+}
+
+/// How the id of a communicator gets around.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bootstrap {
+    /// Through memory that the ranks share.
+    Memory,
+    /// Broadcast by MPI.
     Mpi,
 }
 
