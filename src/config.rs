@@ -54,6 +54,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row("SHOAL_HOSTID", &["NCCL_HOSTID"], "", "ranks with different values count as on different hosts"),
     row("SHOAL_SECRET", &[], "", "the secret that peers prove when NCCL_COMM_ID is used"),
+    row(
+        "SHOAL_COMM_BLOCKING",
+        &["NCCL_COMM_BLOCKING"],
+        "auto",
+        "1 or 0: every communicator is blocking, or none is; auto: as its config says",
+    ),
     row("SHOAL_COMM_ID", &["NCCL_COMM_ID"], "", "address:port of rank 0, in place of a unique id"),
     row(
         "SHOAL_SOCKET_IFNAME",
@@ -104,6 +110,8 @@ pub struct Config {
     pub warn_after: Duration,
     pub host_id: String,
     pub secret: String,
+    /// `None`: as each communicator's caller says.
+    pub comm_blocking: Option<bool>,
     pub comm_id: String,
     pub socket_ifname: String,
     /// `None`: probe.
@@ -136,6 +144,7 @@ impl Config {
             warn_after: Duration::from_secs(reader.number("SHOAL_WARN_AFTER")),
             host_id: reader.text("SHOAL_HOSTID"),
             secret: reader.text("SHOAL_SECRET"),
+            comm_blocking: reader.auto::<u8>("SHOAL_COMM_BLOCKING").map(|value| value != 0),
             comm_id: reader.text("SHOAL_COMM_ID"),
             socket_ifname: reader.text("SHOAL_SOCKET_IFNAME"),
             cma: reader.auto::<u8>("SHOAL_CMA").map(|v| v != 0),

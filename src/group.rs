@@ -11,7 +11,7 @@ use crate::comm::Comm;
 use crate::comm::births::{self, Birth};
 use crate::engine::driver::{self, Ticket};
 use crate::engine::stream::{Launch, Stream, StreamRef};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::op::Op;
 
 /// One communicator's operations of the open group.
@@ -27,6 +27,8 @@ struct Group {
     /// Whether a call named the NULL stream, so that the end waits.
     waits: bool,
     births: Vec<Birth>,
+    /// Whether the communicators of the group are blocking ones: all or none are.
+    is_blocking: Option<bool>,
     error: Option<Error>,
     /// Emptied lists, for groups to come.
     spare: Vec<Vec<Op>>,
@@ -51,13 +53,13 @@ pub fn is_open() -> bool {
 }
 
 /// Closes the innermost group of this thread; the outermost hands everything over. With the NULL stream it
-/// returns when the work is done.
+/// returns when the work is done; births of non-blocking communicators go on behind it (`InProgress`).
 ///
 /// # Errors
 /// The first invalid call of the group (then nothing of it was started), a group that was not open, or what
 /// went wrong while the work ran.
 #[inline]
-pub fn end() -> Result<()> {
+pub fn end() -> Result<Code> {
     match DEPTH.get() {
         0 => {
             Err(Error::usage("ncclGroupEnd", "no group is open on this thread", "call ncclGroupStart first"))
@@ -68,7 +70,7 @@ pub fn end() -> Result<()> {
         }
         depth => {
             DEPTH.set(depth - 1);
-            Ok(())
+            Ok(Code::Success)
         }
     }
 }
@@ -79,19 +81,18 @@ pub fn end() -> Result<()> {
 /// The communicator cannot take it, or what went wrong while it ran.
 #[inline]
 pub fn submit(call: &'static str, comm: &Arc<Comm>, op: &Op, stream: StreamRef) -> Result<()> {
-    comm.check_usable(call)?;
+    let endpoint = comm.usable(call)?;
     if DEPTH.get() > 0 {
-        GROUP.with_borrow_mut(|group| group.add(comm, op, stream));
-        return Ok(());
+        return GROUP.with_borrow_mut(|group| group.add(call, comm, op, stream));
     }
     match stream {
-        None => comm.endpoint().run(std::slice::from_ref(op)),
+        None => endpoint.run(std::slice::from_ref(op)),
         Some(stream) => {
             let ops = std::slice::from_ref(op);
             driver::ensure_progress()?;
-            comm.endpoint().engine().prepare(ops)?;
+            endpoint.engine().prepare(ops)?;
             let launch = Arc::new(Launch::new(vec![stream], 1));
-            driver::finish_behind(vec![comm.endpoint().submit(ops, Some(launch))?]);
+            driver::finish_behind(vec![endpoint.submit(ops, Some(launch))?]);
             Ok(())
         }
     }
@@ -106,22 +107,26 @@ pub fn poison(error: &Error) {
     }
 }
 
-/// Runs `birth` now, or at the end of the open group, beside the other births of the group (each on a thread
-/// of its own, since they wait for one another). `birth` writes the new handle itself.
+/// Runs `birth` now, or at the end of the open group, beside the other births of the group, since they wait for
+/// one another. `InProgress` if nobody waits for it.
 ///
 /// # Errors
-/// What `birth` reports, if it ran now.
-pub fn birth(birth: Birth) -> Result<()> {
+/// What went wrong, if it ran now; or it does not fit into the group.
+pub fn birth(birth: Birth) -> Result<Code> {
     if is_open() {
-        GROUP.with_borrow_mut(|group| group.births.push(birth));
-        return Ok(());
+        return GROUP.with_borrow_mut(|group| {
+            let agreed = group.agree(birth.call(), birth.is_blocking());
+            // Kept also if not, so that it is undone with the group.
+            group.births.push(birth);
+            agreed.map(|()| Code::Success)
+        });
     }
-    birth(Arc::default())
+    births::run(vec![birth])
 }
 
 impl Group {
     #[inline]
-    fn add(&mut self, comm: &Arc<Comm>, op: &Op, stream: StreamRef) {
+    fn add(&mut self, call: &'static str, comm: &Arc<Comm>, op: &Op, stream: StreamRef) -> Result<()> {
         match stream {
             None => self.waits = true,
             Some(stream) => {
@@ -133,16 +138,33 @@ impl Group {
         // Calls on one communicator mostly follow each other.
         if let Some(basket) = self.baskets.iter_mut().rev().find(|basket| Arc::ptr_eq(&basket.comm, comm)) {
             basket.ops.push(*op);
-            return;
+            return Ok(());
         }
+        self.agree(call, comm.is_blocking())?;
         let mut ops = self.spare.pop().unwrap_or_default();
         ops.push(*op);
         self.baskets.push(Basket { comm: Arc::clone(comm), ops });
+        Ok(())
+    }
+
+    /// All communicators of a group are blocking ones, or none is: its end waits for all or for none.
+    fn agree(&mut self, call: &'static str, is_blocking: bool) -> Result<()> {
+        if *self.is_blocking.get_or_insert(is_blocking) == is_blocking {
+            return Ok(());
+        }
+        let (this, others) =
+            if is_blocking { ("blocking", "non-blocking") } else { ("non-blocking", "blocking") };
+        Err(Error::argument(
+            call,
+            "comm",
+            format_args!("is a {this} communicator, in a group with {others} ones"),
+            "give each kind a group of its own",
+        ))
     }
 
     /// Hands everything over and leaves the group empty, whatever happens.
-    fn seal(&mut self) -> Result<()> {
-        let births = std::mem::take(&mut self.births);
+    fn seal(&mut self) -> Result<Code> {
+        let mut births = std::mem::take(&mut self.births);
         let result = match self.error.take() {
             Some(error) => Err(error),
             None if !births.is_empty() && !self.baskets.is_empty() => Err(Error::usage(
@@ -150,26 +172,26 @@ impl Group {
                 "the group holds both the birth of a communicator and operations",
                 "put ncclCommInitRank calls into a group of their own",
             )),
-            None if !births.is_empty() => births::run(births),
-            None => self.launch(),
+            None if !births.is_empty() => births::run(std::mem::take(&mut births)),
+            None => self.launch().map(|()| Code::Success),
         };
+        births::give_up(births);
         for mut basket in self.baskets.drain(..) {
             basket.ops.clear();
             self.spare.push(basket.ops);
         }
         self.streams.clear();
         self.waits = false;
+        self.is_blocking = None;
         result
     }
 
     fn launch(&mut self) -> Result<()> {
         if let ([basket], true, true) = (self.baskets.as_slice(), self.waits, self.streams.is_empty()) {
-            basket.comm.check_usable("ncclGroupEnd")?;
-            return basket.comm.endpoint().run(&basket.ops);
+            return basket.comm.usable("ncclGroupEnd")?.run(&basket.ops);
         }
         for basket in &self.baskets {
-            basket.comm.check_usable("ncclGroupEnd")?;
-            basket.comm.endpoint().engine().prepare(&basket.ops)?;
+            basket.comm.usable("ncclGroupEnd")?.engine().prepare(&basket.ops)?;
         }
         if self.baskets.is_empty() {
             return Ok(());
@@ -180,7 +202,8 @@ impl Group {
             let streams = std::mem::take(&mut self.streams);
             launch = Some(Arc::new(Launch::new(streams, self.baskets.len() as u32)));
         }
-        let hand_over = |basket: &Basket| basket.comm.endpoint().submit(&basket.ops, launch.clone());
+        let hand_over =
+            |basket: &Basket| basket.comm.usable("ncclGroupEnd")?.submit(&basket.ops, launch.clone());
         let tickets: Vec<Ticket> = self.baskets.iter().map(hand_over).collect::<Result<_>>()?;
         if self.waits {
             return driver::wait(&tickets);

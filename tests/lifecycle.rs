@@ -93,6 +93,46 @@ fn forked_children_change_nothing_for_their_parents() {
 }
 
 #[test]
+fn births_and_ends_go_on_behind_the_caller() {
+    cases(&[("lives", "non-blocking"), ("lives", "mixed")]);
+}
+
+#[test]
+fn abort_ends_a_birth_from_any_thread() {
+    cases(&[("lives", "unborn")]);
+}
+
+#[test]
+fn what_torch_does_with_threads_and_children() {
+    cases(&[("lives", "two-threads"), ("lives", "third-thread"), ("lives", "loader")]);
+}
+
+#[test]
+fn a_death_is_told_to_who_asks_and_an_exit_is_none() {
+    cases(&[("lives", "silent")]);
+}
+
+#[test]
+fn communicators_split_and_shrink_whatever_happened_to_them() {
+    cases(&[("children", "split"), ("children", "shrink"), ("children", "revoked")]);
+}
+
+#[test]
+fn communicators_grow_and_are_born_by_several_ids() {
+    cases(&[("children", "grow"), ("children", "scalable")]);
+}
+
+#[test]
+fn abort_ends_the_birth_of_a_child() {
+    cases(&[("children", "cancelled")]);
+}
+
+#[test]
+fn revoking_stops_what_runs_and_lets_nothing_start() {
+    cases(&[("lives", "revoked")]);
+}
+
+#[test]
 fn ranks_that_disagree_are_told_both_calls() {
     cases(&[("mismatch", "pairs")]);
 }

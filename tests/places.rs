@@ -267,6 +267,12 @@ fn a_killed_rank_is_named_within_two_seconds_though_a_child_of_it_lives() {
 }
 
 #[test]
+fn a_killed_rank_is_named_to_who_only_asks() {
+    let ranks = "for r in 0 1 2; do go \"$RANK\" $r 3 \"$F\" dies-unawaited; done; all";
+    are_good(&place("killed, unawaited", &format!("{LOOP} may=137; {ranks}")), 2);
+}
+
+#[test]
 fn a_killed_rank_is_named_across_process_namespaces() {
     // The rank is not the first process of its namespace, so that its child lives on.
     let below = "unshare --pid --fork --kill-child sh -c '\"$@\"; status=$?; sleep 3; exit $status' below";

@@ -30,6 +30,7 @@ const CHECKED: [Field; 9] = [
     field("config.shrinkShare", offset_of!(Config, shrink_share), 22700, 0, 1),
     field("config.nvlsCTAs", offset_of!(Config, nvls_ctas), 22700, 1, c_int::MAX),
 ];
+const BLOCKING: usize = 0;
 const NAME_SINCE: c_uint = 22700;
 const HEAD_BYTES: usize = offset_of!(Config, blocking);
 
@@ -37,14 +38,14 @@ const fn field(name: &'static str, offset: usize, since: c_uint, least: c_int, m
     Field { name, offset, since, least, most }
 }
 
-/// What the caller asks for; NULL asks for nothing.
+/// What the caller asks for; `None` for NULL, which asks for nothing, or for what a parent has.
 ///
 /// # Safety
 /// `config` is NULL, or readable for as many bytes as its first field says (which comes from
 /// `NCCL_CONFIG_INITIALIZER` or is checked here), and the strings in it end.
-pub(super) unsafe fn options(call: &'static str, config: *const Config) -> Result<Options> {
+pub(super) unsafe fn options(call: &'static str, config: *const Config) -> Result<Option<Options>> {
     if config.is_null() {
-        return Ok(Options::default());
+        return Ok(None);
     }
     // SAFETY: whatever its age, the structure starts with its size.
     let size_bytes = unsafe { config.cast::<usize>().read_unaligned() };
@@ -57,13 +58,14 @@ pub(super) unsafe fn options(call: &'static str, config: *const Config) -> Resul
     unsafe { std::ptr::copy_nonoverlapping(config.cast::<u8>(), bytes.as_mut_ptr(), known_bytes) };
     let reader = Reader { call, bytes: &bytes[..known_bytes] };
     reader.check()?;
+    let is_blocking = reader.number(&CHECKED[BLOCKING]).map(|value| value != 0);
     let name = reader.name_pointer();
     if name.is_null() {
-        return Ok(Options::default());
+        return Ok(Some(Options { name: None, is_blocking }));
     }
     // SAFETY: by the contract of this function a string lies there.
     let name = unsafe { CStr::from_ptr(name) };
-    Ok(Options { name: Some(name.to_string_lossy().into_owned()), ..Options::default() })
+    Ok(Some(Options { name: Some(name.to_string_lossy().into_owned()), is_blocking }))
 }
 
 const REMEDY: &str = "start from NCCL_CONFIG_INITIALIZER";
@@ -158,14 +160,14 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Result<Options> {
         // SAFETY: every test gives a vector as long as its first field says, or one that says less.
-        unsafe { options("ncclCommInitRankConfig", bytes.as_ptr().cast()) }
+        unsafe { options("ncclCommInitRankConfig", bytes.as_ptr().cast()) }.map(Option::unwrap_or_default)
     }
 
     #[test]
     fn null_and_fresh_ask_for_nothing() {
         assert!(read(&fresh()).unwrap().name.is_none());
         // SAFETY: NULL is allowed.
-        assert!(unsafe { options("f", std::ptr::null()) }.unwrap().name.is_none());
+        assert!(unsafe { options("f", std::ptr::null()) }.unwrap().is_none());
     }
 
     #[test]

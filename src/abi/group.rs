@@ -15,7 +15,7 @@ extern "C" fn pncclGroupStart() -> ResultNumber {
 
 #[unsafe(no_mangle)]
 extern "C" fn pncclGroupEnd() -> ResultNumber {
-    wall::grouped("ncclGroupEnd", group::end)
+    wall::grouped_answering("ncclGroupEnd", group::end)
 }
 
 /// Ends the group without starting it, as the interface says, and has no estimate to give.

@@ -7,6 +7,8 @@
 //! Exported are the strong `pncclX` (and `shoalX`), by Rust; the weak `ncclX`, which jump there, by `weak`.
 //! A profiler that defines `ncclX` is thus in front of ours, and reaches it as `pncclX`.
 
+mod birth;
+mod children;
 mod collective;
 mod config;
 mod convert;

@@ -31,7 +31,6 @@ macro_rules! unbuilt {
 
 // What may stand in a group, and spoils it.
 unbuilt! { wall::grouped:
-    pncclCommInitRankScalable pncclCommSplit pncclCommShrink pncclCommGrow
     pncclCommWindowRegister
     pncclAllReduceConfig pncclReduceConfig pncclBroadcastConfig pncclReduceScatterConfig
     pncclAllGatherConfig pncclAlltoAllConfig pncclGatherConfig pncclScatterConfig
@@ -39,7 +38,7 @@ unbuilt! { wall::grouped:
 }
 
 unbuilt! { wall::plain:
-    pncclCommRevoke pncclCommSuspend pncclCommResume pncclCommMemStats pncclCommGetUniqueId
+    pncclCommSuspend pncclCommResume pncclCommMemStats
     pncclSetEncryption
     pncclCommRegister pncclCommDeregister pncclCommWindowDeregister pncclWinGetUserPtr
     pncclParamBind pncclParamGet pncclParamGetStr pncclParamGetParameter pncclParamGetAllParameterKeys

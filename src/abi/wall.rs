@@ -16,6 +16,12 @@ pub(super) fn grouped(call: &'static str, body: impl FnOnce() -> Result<()>) -> 
     guarded(call, fail_in_group, || body().map(|()| Code::Success))
 }
 
+/// Runs `body`; a call that may stand in a group, with more than one good answer.
+#[inline(always)]
+pub(super) fn grouped_answering(call: &'static str, body: impl FnOnce() -> Result<Code>) -> ResultNumber {
+    guarded(call, fail_in_group, body)
+}
+
 /// Runs `body`; a call that leaves groups alone.
 #[inline(always)]
 pub(super) fn plain(call: &'static str, body: impl FnOnce() -> Result<()>) -> ResultNumber {

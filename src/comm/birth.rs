@@ -3,12 +3,13 @@
 //! Every step that can fail on one rank is followed by one that all take together, so that they fail as one.
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::births::Birth;
 use super::bootstrap::{self, Join, Session};
-use super::{Comm, Options, UniqueId};
+use super::{Body, Comm, Options, UniqueId};
 use crate::coalesce::Limits;
 use crate::config::Config;
 use crate::device::host::Host as HostDevice;
@@ -30,16 +31,48 @@ pub fn unique_id() -> Result<UniqueId> {
     bootstrap::unique_id(Config::get())
 }
 
-/// See [`Comm::init_rank`].
-pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options) -> Result<Arc<Comm>> {
-    let started = Instant::now();
+/// The birth of rank `rank` of `ranks`, who meet by `ids`: at least one, the same on every rank.
+#[must_use]
+pub fn init_rank(call: &'static str, ranks: u32, ids: Vec<UniqueId>, rank: u32, options: Options) -> Birth {
+    let options = options.settle(Config::get());
+    let child = Comm::unborn(Some((rank, ranks)), options.clone());
+    Birth::new(
+        call,
+        Some(child),
+        None,
+        Box::new(move |cancel| {
+            let started = Instant::now();
+            let session = join(&ids, rank, ranks, cancel)?;
+            grow_up(session, Config::get(), &options, started).map(Some)
+        }),
+    )
+}
+
+/// Meets the other ranks by the first of the ids; the others are of no use.
+pub(super) fn join(ids: &[UniqueId], rank: u32, ranks: u32, cancel: &Arc<AtomicBool>) -> Result<Session> {
     let config = Config::get();
     check_device(config)?;
+    let Some((id, unused)) = ids.split_first() else {
+        return Err(Error::Internal("a birth without an id".into()));
+    };
     if let Some(warning) = bootstrap::warning(id) {
         log::warn(format_args!("{warning}"));
     }
-    let mut session =
-        Session::join(config, &Join { id, rank, ranks, ..Join::default() }, Arc::clone(&options.cancel))?;
+    let session = Session::join(config, &Join { id, rank, ranks, ..Join::default() }, Arc::clone(cancel))?;
+    for id in unused.iter().filter(|unused| *unused != id) {
+        bootstrap::retire(id);
+    }
+    Ok(session)
+}
+
+/// Makes a rank out of the session in which the ranks met.
+pub(super) fn grow_up(
+    mut session: Session,
+    config: &Config,
+    options: &Options,
+    started: Instant,
+) -> Result<Body> {
+    let (rank, ranks) = (session.rank, session.ranks());
     let topology = Topology::from_cards(rank, &session.cards);
     check_hosts(&topology)?;
     let segment = share_segment(&mut session, &topology, config)?;
@@ -47,7 +80,7 @@ pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options)
         ShmTransport::new(segment, rank, Settings::new(config))
     })?;
     session.barrier()?;
-    go_ahead_together(&mut transport, rank, &topology, config, &options.cancel)?;
+    go_ahead_together(&mut transport, &session, &topology, config)?;
     say_slower_paths(&mut transport, rank, &topology, config);
     let spin_count = wait::spin_limit(config.spin, topology.local_ranks().len(), topology.cores() as usize);
     let endpoint = Endpoint::new(
@@ -64,29 +97,29 @@ pub(super) fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: &Options)
         topology.cores(),
         crate::version()
     ));
-    Ok(Comm::new(rank, ranks, endpoint))
+    let kin = Mutex::new(Some(session.kin()));
+    Ok(Body { rank, ranks, endpoint, kin })
 }
 
 /// The last words of the exchange may still be on their way, out of the process of one of the ranks. So none goes
 /// on (and perhaps ends its program) before every rank of this machine has heard that all are there.
 fn go_ahead_together(
     transport: &mut ShmTransport,
-    rank: u32,
+    session: &Session,
     topology: &Topology,
     config: &Config,
-    cancel: &AtomicBool,
 ) -> Result<()> {
     const LOOK_EVERY: Duration = Duration::from_millis(1);
     transport.say_born();
     let began = Instant::now();
     let mut waiter = wait::Waiter::new(0);
-    for peer in topology.local_ranks().iter().copied().filter(|peer| *peer != rank) {
+    for peer in topology.local_ranks().iter().copied().filter(|peer| *peer != session.rank) {
         while !transport.is_born(peer) {
             if waiter.pause() == wait::Pause::Again {
                 continue;
             }
             let failed = |how: &str| format!("rank {peer} {how} while the ranks met; look at its log");
-            if cancel.load(Ordering::Relaxed) {
+            if session.is_aborted() {
                 return Err(Error::Aborted("aborted while the ranks met".into()));
             }
             if transport.peer(peer) == Peer::Dead {

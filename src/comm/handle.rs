@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::comm::Comm;
 use crate::error::{Error, Result};
 use crate::system::arena::{Arena, PLACES, Recent};
+use crate::system::exit;
 
 static COMMUNICATORS: Arena<Comm> = Arena::new();
 
@@ -19,6 +20,7 @@ thread_local! {
 /// # Errors
 /// Too many live already.
 pub fn insert(call: &'static str, comm: Arc<Comm>) -> Result<usize> {
+    exit::call_at_exit(depart_all);
     COMMUNICATORS.insert(comm).ok_or_else(|| {
         Error::usage(
             call,
@@ -26,6 +28,12 @@ pub fn insert(call: &'static str, comm: Arc<Comm>) -> Result<usize> {
             "destroy some with ncclCommDestroy",
         )
     })
+}
+
+/// A program that ends without destroying its communicators leaves them, and did not die.
+extern "C" fn depart_all() {
+    // A panic has nowhere to go from here.
+    let _ = std::panic::catch_unwind(|| COMMUNICATORS.each(|comm| comm.depart()));
 }
 
 /// Gives `body` the communicator behind a handle. For calls that must be fast: no lock, no atomic write.

@@ -1,93 +1,140 @@
 //! A communicator's life.
 //!
 //! ```text
-//! init_rank -> Live -> finalize -> Finalized -> destroy -> Gone
-//!                 \-> abort ---------------------------->'
+//! Unborn --> Live --> Finalizing --> Finalized --.
+//!   |         '--> Revoked ----------------------+--> Gone
+//!   '--> Stillborn ------------------------------'
 //! ```
-//! `birth` brings a rank into being, `births` several at once, `operators` keeps what RedOpCreatePreMulSum made, `handle` gives numbers
-//! to C programs, `bootstrap` is how ranks find each other.
+//! | | from | by |
+//! |---|---|---|
+//! | `Unborn` | nothing | a call of init, Split, Shrink or Grow: the handle is there at once, the ranks meet in the call, at the end of its group, or behind it (non-blocking) |
+//! | `Live` | `Unborn` | the ranks have met |
+//! | `Stillborn` | `Unborn` | they have not; a blocking caller gets the error and no handle |
+//! | `Revoked` | `Live` | Revoke, or Shrink with its flag: what ran is stopped, children can still be born |
+//! | `Finalizing`, `Finalized` | `Live` | Finalize: nothing new starts, what was started is awaited |
+//! | `Gone` | each of them | Abort, from any thread and at any time; Destroy |
+//!
+//! Beside this stands what is under way for it (`life::Work`): its own birth, children being born, a finalize
+//! behind the caller's back. Abort cancels all of it. GetAsyncError says that it goes on, or how it failed. That a
+//! communicator failed (a peer died, ranks disagreed) is no stage of its life but known by its engine: nothing
+//! starts on it, Split and Grow among it; all else is as the stage says.
+//!
+//! `birth` makes a rank out of a session in which ranks met, `births` runs several at once, `children` is Split,
+//! Shrink and Grow, `ends` is Finalize, Revoke, Destroy and Abort, `operators` keeps what RedOpCreatePreMulSum made,
+//! `handle` gives numbers to C programs, `bootstrap` is how ranks find each other.
 
 mod birth;
 pub mod births;
 pub mod bootstrap;
+pub mod children;
+mod ends;
 pub mod handle;
+mod life;
 mod operators;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::config::Config;
 use crate::engine::driver::Endpoint;
 use crate::error::{Code, Error, Result};
 use crate::op::{DataType, Reduction, Scalar};
 use crate::system::fork;
+use bootstrap::Kin;
+use children::Family;
+use life::{Life, Stage, Status, Work};
 use operators::Operators;
 
-pub use birth::unique_id;
+pub use birth::{init_rank, unique_id};
 
 /// The bytes of a unique id, as they pass the interface.
 pub type UniqueId = [u8; 128];
 
-/// What a caller may ask for at birth.
+/// What a caller may ask for at birth. What it leaves open a child inherits from its parent.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// A name for logs.
     pub name: Option<String>,
-    /// Becomes true when nobody wants the communicator any more while it is being born.
-    pub cancel: Arc<AtomicBool>,
+    /// Whether calls wait for what they begin; they do if nobody says.
+    pub is_blocking: Option<bool>,
 }
 
-/// Where a communicator stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Life {
-    Live,
-    Finalized,
-    Gone,
+impl Options {
+    /// What holds: a setting goes before the caller's word.
+    fn settle(self, config: &Config) -> Options {
+        let is_blocking = config.comm_blocking.or(self.is_blocking);
+        Options { name: self.name, is_blocking: Some(is_blocking.unwrap_or(true)) }
+    }
+}
+
+/// What a communicator has once it was born.
+#[derive(Debug)]
+struct Body {
+    rank: u32,
+    ranks: u32,
+    endpoint: Arc<Endpoint>,
+    /// By which children are born, until it ends.
+    kin: Mutex<Option<Kin>>,
 }
 
 /// One rank's end of a communicator.
 #[derive(Debug)]
 pub struct Comm {
-    rank: u32,
-    ranks: u32,
-    endpoint: Arc<Endpoint>,
-    /// A [`Life`].
-    life: AtomicU8,
-    operators: Operators,
-    /// The fork generation it was born in.
+    stage: Stage,
+    /// The fork generation it was made in.
     generation: u32,
+    rank: AtomicU32,
+    ranks: AtomicU32,
+    body: OnceLock<Body>,
+    options: Options,
+    work: Work,
+    family: Family,
+    operators: Operators,
 }
 
+/// A rank or a number of ranks that only the birth will tell. No root or peer is out of its range; that the
+/// communicator is not born is said after the arguments were looked at.
+const UNTOLD: u32 = i32::MAX.unsigned_abs();
+
 impl Comm {
-    /// Meets the other ranks of `id` and becomes rank `rank` of `ranks`. Blocks, bounded by the settings.
-    ///
-    /// # Errors
-    /// Who did not come, or what the system refused.
-    pub fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: Options) -> Result<Arc<Comm>> {
-        birth::init_rank(ranks, id, rank, &options)
+    /// One that will be rank `rank` of `ranks`, as far as that is known before the birth.
+    fn unborn(seat: Option<(u32, u32)>, options: Options) -> Arc<Comm> {
+        let (rank, ranks) = seat.unwrap_or((UNTOLD, UNTOLD));
+        Arc::new(Comm {
+            stage: Stage::new(),
+            generation: fork::generation(),
+            rank: rank.into(),
+            ranks: ranks.into(),
+            body: OnceLock::new(),
+            options,
+            work: Work::default(),
+            family: Family::default(),
+            operators: Operators::default(),
+        })
     }
 
-    fn new(rank: u32, ranks: u32, endpoint: Arc<Endpoint>) -> Arc<Comm> {
-        Arc::new(Comm {
-            rank,
-            ranks,
-            endpoint,
-            life: AtomicU8::new(Life::Live as u8),
-            operators: Operators::default(),
-            generation: fork::generation(),
-        })
+    /// Takes what the birth brought, unless it was aborted meanwhile.
+    fn take_body(&self, body: Body) -> Result<()> {
+        self.rank.store(body.rank, Ordering::Relaxed);
+        self.ranks.store(body.ranks, Ordering::Relaxed);
+        let body = self.body.get_or_init(|| body);
+        if self.stage.advance(Life::Unborn, Life::Live) {
+            return Ok(());
+        }
+        body.endpoint.abort();
+        Err(Error::Aborted("the communicator was aborted while it was being born".into()))
     }
 
     /// This rank.
     #[must_use]
     pub fn rank(&self) -> u32 {
-        self.rank
+        self.rank.load(Ordering::Relaxed)
     }
 
     /// How many ranks there are.
     #[must_use]
     pub fn ranks(&self) -> u32 {
-        self.ranks
+        self.ranks.load(Ordering::Relaxed)
     }
 
     /// The device, 0 on the host.
@@ -96,20 +143,23 @@ impl Comm {
         0
     }
 
-    /// What runs its batches.
-    #[inline]
-    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
+    /// Whether calls wait for what they begin.
+    #[must_use]
+    pub fn is_blocking(&self) -> bool {
+        self.options.is_blocking != Some(false)
     }
 
-    /// Whether a call that starts work makes sense.
+    /// What runs its batches, for a call that starts work.
     ///
     /// # Errors
-    /// It was finalized, destroyed or aborted, or belongs to the parent of this process.
+    /// It is not born yet, was revoked, finalized, destroyed or aborted, or belongs to the parent of this process.
     #[inline]
-    pub fn check_usable(&self, call: &'static str) -> Result<()> {
-        if self.life.load(Ordering::Acquire) == Life::Live as u8 && self.generation == fork::generation() {
-            return Ok(());
+    pub(crate) fn usable(&self, call: &'static str) -> Result<&Arc<Endpoint>> {
+        if self.stage.is_live()
+            && self.generation == fork::generation()
+            && let Some(body) = self.body.get()
+        {
+            return Ok(&body.endpoint);
         }
         Err(self.unusable(call))
     }
@@ -123,6 +173,21 @@ impl Comm {
         if self.generation == fork::generation() { Ok(()) } else { Err(self.unusable(call)) }
     }
 
+    /// Whether rank and number of ranks are known.
+    ///
+    /// # Errors
+    /// It belongs to the parent of this process, or is not born yet.
+    pub fn check_born(&self, call: &'static str) -> Result<()> {
+        self.check_own(call)?;
+        if self.body.get().is_some() { Ok(()) } else { Err(self.unusable(call)) }
+    }
+
+    /// By which its ranks meet again.
+    fn kin(&self, call: &'static str) -> Result<Kin> {
+        let kin = self.body.get().map(|body| body.kin.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        kin.flatten().ok_or_else(|| self.unusable(call))
+    }
+
     #[cold]
     fn unusable(&self, call: &'static str) -> Error {
         if self.generation != fork::generation() {
@@ -132,18 +197,33 @@ impl Comm {
                 "make a communicator in the child",
             );
         }
-        let how = if self.life.load(Ordering::Acquire) == Life::Finalized as u8 {
-            "finalized"
-        } else {
-            "destroyed or aborted"
+        const ANEW: &str = "make a new communicator";
+        let (how, remedy) = match self.stage.get() {
+            Life::Unborn | Life::Live => (
+                "is not born yet",
+                "end its group, and call ncclCommGetAsyncError until it answers something else than ncclInProgress",
+            ),
+            Life::Stillborn => ("was not born: its ranks did not come together", "abort it"),
+            Life::Revoked => ("was revoked", "shrink or split it, or abort it"),
+            Life::Finalizing | Life::Finalized => ("was finalized", ANEW),
+            Life::Gone => ("was destroyed or aborted", ANEW),
         };
-        Error::usage(call, format_args!("the communicator was {how}"), "make a new communicator")
+        Error::usage(call, format_args!("the communicator {how}"), remedy)
     }
 
-    /// What happened behind the caller's back; `Success` if nothing did.
+    /// What happened behind the caller's back; `Success` if nothing did, `InProgress` while something goes on.
     #[must_use]
     pub fn async_error(&self) -> Code {
-        match self.endpoint.check() {
+        let error = match (self.work.status(), self.body.get()) {
+            (Status::InProgress, _) => return Code::InProgress,
+            (Status::Failed(error), _) => Some(error),
+            // Whatever stopped it, it is at rest now, as who revoked it waits to hear.
+            (Status::Quiet, Some(_)) if self.stage.get() == Life::Revoked => None,
+            (Status::Quiet, Some(body)) => body.endpoint.check(),
+            (Status::Quiet, None) if self.stage.get() == Life::Unborn => return Code::InProgress,
+            (Status::Quiet, None) => Some(self.unusable("ncclCommGetAsyncError")),
+        };
+        match error {
             None => Code::Success,
             Some(error) => {
                 crate::error::set_last(&error);
@@ -152,54 +232,12 @@ impl Comm {
         }
     }
 
-    /// Waits until all that was started is done; afterwards nothing can be started.
-    ///
-    /// # Errors
-    /// What went wrong meanwhile.
-    pub fn finalize(&self) -> Result<()> {
-        self.check_usable("ncclCommFinalize")?;
-        let drained = self.endpoint.drain();
-        self.life.store(Life::Finalized as u8, Ordering::Release);
-        drained
-    }
-
-    /// Finalizes if that was not done, and gives everything back.
-    ///
-    /// # Errors
-    /// What went wrong meanwhile; everything is given back all the same.
-    pub fn destroy(&self) -> Result<()> {
-        self.check_own("ncclCommDestroy")?;
-        let drained = match self.life.load(Ordering::Acquire) {
-            life if life == Life::Live as u8 => self.endpoint.drain(),
-            _ => Ok(()),
-        };
-        if self.life.swap(Life::Gone as u8, Ordering::AcqRel) != Life::Gone as u8 {
-            self.endpoint.close();
-        }
-        // What went wrong with earlier work was reported there; leaving is not made to fail by it.
-        drop(drained);
-        Ok(())
-    }
-
-    /// Stops what runs, from any thread, and gives everything back. Afterwards nobody touches the user's
-    /// memory.
-    ///
-    /// # Errors
-    /// It belongs to the parent of this process, for which nothing changes.
-    pub fn abort(&self) -> Result<()> {
-        self.check_own("ncclCommAbort")?;
-        if self.life.swap(Life::Gone as u8, Ordering::AcqRel) != Life::Gone as u8 {
-            self.endpoint.abort();
-        }
-        Ok(())
-    }
-
     /// A new operator that multiplies by `scalar` before it sums; its number is `NumOps` (5) or above.
     ///
     /// # Errors
     /// None left, or the communicator is not usable.
     pub fn create_pre_mul_sum(&self, data_type: DataType, scalar: Scalar) -> Result<i32> {
-        self.check_usable("ncclRedOpCreatePreMulSum")?;
+        self.usable("ncclRedOpCreatePreMulSum")?;
         self.operators.create(data_type, scalar)
     }
 

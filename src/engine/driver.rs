@@ -46,6 +46,16 @@ pub struct Endpoint {
     /// Threads that wait for a batch of it, and therefore poll it.
     waiter_count: AtomicU32,
     is_aborted: AtomicBool,
+    look: Mutex<Look>,
+    /// Why it had failed when it was revoked.
+    cause: Mutex<Option<Error>>,
+}
+
+/// The last look at peers for which nobody waits.
+#[derive(Debug, Default)]
+struct Look {
+    at: Option<Instant>,
+    death: Option<Error>,
 }
 
 /// A batch that was handed over.
@@ -67,6 +77,8 @@ impl Endpoint {
             spin_count,
             waiter_count: AtomicU32::new(0),
             is_aborted: AtomicBool::new(false),
+            look: Mutex::default(),
+            cause: Mutex::default(),
         })
     }
 
@@ -81,11 +93,36 @@ impl Endpoint {
         self.is_aborted.load(Ordering::Acquire)
     }
 
-    /// What ended the communicator, here or on a peer. For GetAsyncError: it does not wait.
+    /// What ended the communicator, here or on a peer, or which peer died although nobody waits for it. For
+    /// GetAsyncError: it does not wait, and asks the system now and then only.
     pub fn check(&self) -> Option<Error> {
         let mut engine = self.engine.try_take()?;
         engine.check_raised();
-        engine.failure().cloned()
+        if let Some(error) = engine.failure() {
+            return Some(error.clone());
+        }
+        let mut look = lock(&self.look);
+        if look.at.is_none_or(|at| at.elapsed() >= CHECK_EVERY) {
+            look.at = Some(Instant::now());
+            look.death = engine.look_for_death();
+        }
+        look.death.clone()
+    }
+
+    /// What ended the communicator, as far as is known here.
+    pub fn failure(&self) -> Option<Error> {
+        self.engine.take().failure().cloned()
+    }
+
+    /// Why it is broken for good. That it was revoked, here or by peers, is no reason.
+    pub fn cause(&self) -> Option<Error> {
+        if lock(&self.bell).is_some() { self.failure() } else { lock(&self.cause).clone() }
+    }
+
+    /// Whether everything that was handed over is done.
+    pub fn is_idle(&self) -> bool {
+        let engine = self.engine.take();
+        engine.completed() == engine.submitted()
     }
 
     /// Waits until everything that was handed over is done.
@@ -107,13 +144,36 @@ impl Endpoint {
     /// Gives up what runs, tells the peers and gives back what is shared with them. Every thread that waits
     /// returns with an error.
     pub fn abort(&self) {
+        self.stop(Peer::Aborted, "aborted");
+    }
+
+    /// The same, but peers see that it was revoked.
+    pub fn revoke(&self) {
+        self.stop(Peer::Revoked, "revoked");
+    }
+
+    fn stop(&self, how: Peer, did: &str) {
         self.is_aborted.store(true, Ordering::Release);
         if let Some(bell) = &*lock(&self.bell) {
             bell.ring();
         }
-        let error = Error::Aborted(format!("rank {} of {} aborted the communicator", self.rank, self.ranks));
-        self.engine.take().end(Peer::Aborted, error);
+        let mut engine = self.engine.take();
+        if how == Peer::Revoked && !engine.is_revoked_by_peers() {
+            *lock(&self.cause) = engine.failure().cloned();
+        }
+        engine
+            .end(how, Error::Aborted(format!("rank {} of {} {did} the communicator", self.rank, self.ranks)));
         lock(&self.bell).take();
+    }
+
+    /// Tells the peers that this rank leaves, without waiting for anything: for the end of the process, whose
+    /// threads may hold what they like.
+    pub fn depart(&self) {
+        if let Ok(bell) = self.bell.try_lock()
+            && let Some(bell) = &*bell
+        {
+            bell.depart();
+        }
     }
 
     /// One batch on the NULL stream: hands it over and waits for it.

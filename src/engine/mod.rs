@@ -241,15 +241,16 @@ impl<T: Transport, D: Device> Engine<T, D> {
     /// Ends this rank's part. What still runs is given up, nothing can be started any more, and what is
     /// left of the engine is small: a thread may hold on to it for long.
     pub fn end(&mut self, how: Peer, error: Error) {
-        if how == Peer::Aborted {
+        if how == Peer::Revoked {
+            // Peers see that it was revoked before they see that anything failed.
+            self.leave(how);
+        }
+        if matches!(how, Peer::Aborted | Peer::Revoked) {
             self.fail(error);
         } else {
             self.failure.get_or_insert(error);
         }
-        if !self.has_left {
-            self.has_left = true;
-            self.hands.transport.leave(how);
-        }
+        self.leave(how);
         // Of a communicator that is closed in good order only what other threads submitted meanwhile.
         let error = self.failure.clone();
         while !self.queue.is_empty() {
@@ -257,6 +258,13 @@ impl<T: Transport, D: Device> Engine<T, D> {
         }
         self.run = Run::default();
         self.cache.forget();
+    }
+
+    fn leave(&mut self, how: Peer) {
+        if !self.has_left {
+            self.has_left = true;
+            self.hands.transport.leave(how);
+        }
     }
 
     /// Ends the communicator if a peer reported a failure.
@@ -303,6 +311,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
                 _ if self.poll() == Poll::Moved || !self.waited_for().contains(&peer) => continue,
                 Peer::Closed => "left the communicator",
                 Peer::Aborted => "aborted the communicator",
+                Peer::Revoked => "revoked the communicator",
                 Peer::Dead => "is gone (its process ended)",
             };
             let current = self.current();
@@ -311,6 +320,31 @@ impl<T: Transport, D: Device> Engine<T, D> {
                  abort the communicator and look at rank {peer}'s log"
             )));
         }
+    }
+
+    /// Who is gone, also if nobody waits for it. It ends a communicator on which nothing is under way; what is may
+    /// still end well. Asks the system.
+    pub fn look_for_death(&mut self) -> Option<Error> {
+        let (rank, ranks) = (self.hands.rank, self.hands.ranks);
+        let mut peers = (0..ranks).filter(|peer| *peer != rank);
+        let gone = peers.find(|peer| self.hands.transport.peer(*peer) == Peer::Dead)?;
+        let error = Error::Remote(format!(
+            "rank {gone} is gone (its process ended), seen by rank {rank}; \
+             abort the communicator, or shrink it, and look at rank {gone}'s log"
+        ));
+        if self.queue.is_empty() {
+            self.fail(error.clone());
+        }
+        Some(error)
+    }
+
+    /// Whether peers have revoked the communicator, and none is lost: how it failed here may follow from that.
+    pub fn is_revoked_by_peers(&mut self) -> bool {
+        let (rank, ranks) = (self.hands.rank, self.hands.ranks);
+        let peers = (0..ranks).filter(|peer| *peer != rank);
+        let states: Vec<Peer> = peers.map(|peer| self.hands.transport.peer(peer)).collect();
+        states.contains(&Peer::Revoked)
+            && !states.iter().any(|state| matches!(state, Peer::Dead | Peer::Aborted))
     }
 
     /// Ranks that wait for one another in different calls send nothing by which they would notice. So each

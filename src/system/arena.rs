@@ -154,6 +154,19 @@ impl<T> Arena<T> {
         object
     }
 
+    /// Shows every object whose place nobody is at, so that it never waits.
+    pub fn each(&self, mut body: impl FnMut(&Arc<T>)) {
+        let Ok(free) = self.free.try_lock() else { return };
+        let used_count = free.used_count;
+        drop(free);
+        for place in &self.places[..used_count] {
+            let object = place.inside.try_lock().ok().and_then(|inside| inside.object.clone());
+            if let Some(object) = object {
+                body(&object);
+            }
+        }
+    }
+
     /// Whether the number lies in the arena, so that it can only be one that was given out and has ended.
     #[must_use]
     pub fn is_ours(&self, handle: usize) -> bool {

@@ -7,6 +7,7 @@ pub mod attach;
 pub mod barrier;
 pub mod baton;
 pub mod clock;
+pub mod exit;
 pub mod fork;
 pub mod futex;
 pub mod lock;

@@ -17,6 +17,7 @@ pub mod probe;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::net::SocketAddr;
 
 /// What executes a rank's work; all ranks of a communicator have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -68,6 +69,8 @@ pub struct Card {
     pub device: DeviceKind,
     /// Random; two ranks with the same token and process number are in one process.
     pub token: [u8; 16],
+    /// Where its process may be reached by those that know the communicator's key.
+    pub listeners: Vec<SocketAddr>,
     /// What the layers above want every rank to know.
     pub payload: Vec<u8>,
 }

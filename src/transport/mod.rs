@@ -58,6 +58,8 @@ pub enum Peer {
     Closed,
     /// It aborted the communicator.
     Aborted,
+    /// It stopped what ran on the communicator, of which children can still be born.
+    Revoked,
     /// Its process is gone.
     Dead,
 }
@@ -157,7 +159,7 @@ pub trait Transport {
     /// come by now.
     fn standing(&mut self, peer: u32) -> Option<Standing>;
 
-    /// Ends this rank's part, as its peers see it ([`Peer::Closed`] or [`Peer::Aborted`]), and gives back what
+    /// Ends this rank's part, as its peers see it ([`Peer::Closed`], [`Peer::Aborted`] or [`Peer::Revoked`]), and gives back what
     /// is shared with them. Nothing may be used afterwards.
     fn leave(&mut self, how: Peer);
 }

@@ -75,6 +75,31 @@ static void communicators(void) {
   CHECK(ncclCommInitAll(&comm, -1, NULL) == ncclInvalidArgument);
 }
 
+static void children(void) {
+  ncclUniqueId id;
+  ncclComm_t comm = (ncclComm_t)16, foreign = (ncclComm_t)16;
+  int excluded = 0;
+  memset(&id, 0, sizeof id);
+  CHECK(ncclCommSplit(NULL, 0, 0, NULL, NULL) == ncclInvalidArgument);
+  CHECK_SAID("ncclCommSplit: newcomm is NULL; ");
+  CHECK(ncclCommSplit(NULL, 0, 0, &comm, NULL) == ncclInvalidArgument && comm == NULL);
+  CHECK_SAID("ncclCommSplit: comm is NULL; ");
+  CHECK(ncclCommSplit(foreign, 0, 0, &comm, NULL) == ncclInvalidArgument);
+  CHECK_SAID("ncclCommSplit: comm 0x10 is no communicator of this library; ");
+  CHECK(ncclCommShrink(NULL, &excluded, 1, &comm, NULL, NCCL_SHRINK_DEFAULT) == ncclInvalidArgument);
+  CHECK_SAID("ncclCommShrink: comm is NULL; ");
+  CHECK(ncclCommGetUniqueId(NULL, &id) == ncclInvalidArgument);
+  CHECK_SAID("ncclCommGetUniqueId: comm is NULL; ");
+  CHECK(ncclCommGetUniqueId(foreign, NULL) == ncclInvalidArgument);
+  CHECK(ncclCommGrow(NULL, 2, NULL, 1, &comm, NULL) == ncclInvalidArgument);
+  CHECK_SAID("ncclCommGrow: uniqueId is NULL; ");
+  CHECK(ncclCommGrow(NULL, 2, &id, -1, &comm, NULL) == ncclInvalidArgument);
+  CHECK(ncclCommGrow(NULL, 2, &id, 1, &comm, NULL) == ncclInvalidArgument && comm == NULL);
+  CHECK(ncclCommGrow(foreign, 2, &id, -1, &comm, NULL) == ncclInvalidArgument);
+  CHECK(ncclCommRevoke(foreign, NCCL_REVOKE_DEFAULT) == ncclInvalidArgument);
+  CHECK(ncclCommRevoke(NULL, NCCL_REVOKE_DEFAULT) == ncclInvalidArgument);
+}
+
 static void configurations(void) {
   ncclUniqueId id;
   ncclComm_t comm = (ncclComm_t)16;
@@ -113,8 +138,6 @@ static void streams(void) {
 static void unbuilt(void) {
   ncclTeam_t team = ncclTeamWorld(NULL);
   uint64_t value = 3;
-  CHECK(ncclCommSplit(NULL, 0, 0, NULL, NULL) == ncclInvalidUsage);
-  CHECK_SAID("ncclCommSplit is not built yet");
   CHECK(pncclCommMemStats(NULL, ncclStatGpuMemTotal, &value) == ncclInvalidUsage && value == 3);
   CHECK_SAID("ncclCommMemStats is not built yet");
   CHECK(ncclAllReduceConfig(NULL, NULL, 0, ncclInt8, ncclSum, NULL, NULL, NULL) == ncclInvalidUsage);
@@ -127,6 +150,7 @@ int main(void) {
   information();
   strings();
   communicators();
+  children();
   configurations();
   memory();
   streams();

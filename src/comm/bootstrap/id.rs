@@ -26,7 +26,7 @@ use crate::comm::UniqueId;
 use crate::error::{Error, Result};
 
 /// The version of the words that ranks exchange. Grows with every change of them.
-pub(crate) const PROTOCOL: u16 = 1;
+pub(crate) const PROTOCOL: u16 = 2;
 /// This library's version as one number.
 pub(crate) const LIBRARY_VERSION: u32 = version_number(
     env!("CARGO_PKG_VERSION_MAJOR"),
@@ -165,7 +165,7 @@ fn check(id: &UniqueId) -> [u8; 4] {
     blake3::hash(&id[..CHECK_AT]).as_bytes()[..4].try_into().expect("4 of 32 bytes")
 }
 
-fn encode_address(address: &SocketAddr) -> Vec<u8> {
+pub(crate) fn encode_address(address: &SocketAddr) -> Vec<u8> {
     let mut writer = Writer::default();
     match address {
         SocketAddr::V4(v4) => writer.u8(4).raw(&v4.ip().octets()),
@@ -174,7 +174,10 @@ fn encode_address(address: &SocketAddr) -> Vec<u8> {
     writer.into_bytes()
 }
 
-fn decode_address(reader: &mut Reader<'_>, port: u16) -> std::result::Result<SocketAddr, Malformed> {
+pub(crate) fn decode_address(
+    reader: &mut Reader<'_>,
+    port: u16,
+) -> std::result::Result<SocketAddr, Malformed> {
     match reader.u8()? {
         4 => Ok(SocketAddrV4::new(Ipv4Addr::from(reader.array::<4>()?), port).into()),
         6 => {

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::message::{Message, root_body_bytes_max, seconds};
+use super::message::{Message, Naming, root_body_bytes_max, seconds};
 use super::proof::{Handshake, Nonce, Secret, Side};
 use super::root::Time;
 use super::wire::{Frames, Malformed};
@@ -41,6 +41,8 @@ const SILENCE_MIN: Duration = Duration::from_secs(10);
 pub(crate) enum Obstacle {
     /// Nobody listens there.
     Refused,
+    /// The process there says that it is of no use to come again.
+    Gone(String),
     /// Anything else, in the system's words.
     Other(String),
 }
@@ -68,8 +70,11 @@ pub(crate) struct Settings {
     pub(crate) addresses: Vec<SocketAddr>,
     /// The root may begin to listen later.
     pub(crate) patient: bool,
+    /// The root's process listens, and may begin to expect this rank later.
+    pub(crate) early: bool,
     /// How long to wait for the others.
     pub(crate) bound: Duration,
+    pub(crate) naming: Naming,
 }
 
 #[derive(Debug)]
@@ -143,10 +148,10 @@ impl Member {
 
     /// The connection stands. `nonce` is fresh.
     pub(crate) fn handle_connected(&mut self, _now: Time, attempt: Attempt, nonce: Nonce) {
-        let communicator = self.settings.communicator;
+        let (communicator, early) = (self.settings.communicator, self.settings.early);
         if let Some(found) = self.tries.iter_mut().find(|found| found.id == attempt) {
             found.nonce = Some(nonce);
-            let hello = Message::Hello { communicator, nonce };
+            let hello = Message::Hello { communicator, early, nonce };
             self.transmits.push_back((attempt, hello.encode()));
         }
     }
@@ -159,7 +164,7 @@ impl Member {
         }
         let how = match obstacle {
             Obstacle::Refused => "refused".to_owned(),
-            Obstacle::Other(text) => text,
+            Obstacle::Gone(text) | Obstacle::Other(text) => text,
         };
         let text = format!(
             "the connection to the root at {} ended ({how}); look at the log of the rank that made the unique id",
@@ -306,7 +311,11 @@ impl Member {
                 }
                 self.choose(now, index, &handshake);
             }
-            (Message::Refused { text }, _) => self.disappoint(now, index, &text),
+            (Message::Refused { gone: true, text }, _) => {
+                self.events.push_back(Event::Close(self.tries[index].id));
+                self.give_up_on(now, index, Obstacle::Gone(text));
+            }
+            (Message::Refused { text, .. }, _) => self.disappoint(now, index, &text),
             _ => self.disappoint(now, index, "something else answers there"),
         }
     }
@@ -345,7 +354,7 @@ impl Member {
                 self.events.push_back(Event::Gathered(parts));
             }
             (Message::Failed(failure), _) => self.finish(failure.into_error()),
-            (Message::Refused { text }, _) => {
+            (Message::Refused { text, .. }, _) => {
                 let text = format!("the root at {} turned this rank away: {text}", self.root_address());
                 self.finish(Error::Remote(text));
             }
@@ -398,7 +407,7 @@ impl Member {
     /// Remembers how an attempt ended, and decides what comes next.
     fn give_up_on(&mut self, now: Time, index: usize, obstacle: Obstacle) {
         let ended = self.tries.swap_remove(index);
-        self.only_refusals &= obstacle == Obstacle::Refused;
+        self.only_refusals &= !matches!(obstacle, Obstacle::Other(_));
         if let Some(at) = self.settings.addresses.iter().position(|address| *address == ended.address) {
             self.obstacles[at] = Some(obstacle);
         }
@@ -429,9 +438,19 @@ impl Member {
             .map(|(address, obstacle)| match obstacle {
                 None => format!("{address}: no answer"),
                 Some(Obstacle::Refused) => format!("{address}: nobody listens"),
-                Some(Obstacle::Other(text)) => format!("{address}: {text}"),
+                Some(Obstacle::Gone(text) | Obstacle::Other(text)) => format!("{address}: {text}"),
             })
             .collect();
+        if self.settings.naming.parent.is_some() {
+            let (root, rank) = (self.name(0), self.name(self.card.rank));
+            return format!(
+                "{root} did not come, or could not be reached by {rank}, within {} ({}); {} (SHOAL_INIT_TIMEOUT \
+                 sets the bound)",
+                seconds(span),
+                tried.join("; "),
+                self.settings.naming.advice()
+            );
+        }
         format!(
             "rank {} of {} could not reach the root within {} ({}); look whether the process that made the unique id \
              still runs, whether the id was used before, and whether SHOAL_SOCKET_IFNAME names the right network",
@@ -440,6 +459,10 @@ impl Member {
             seconds(span),
             tried.join("; ")
         )
+    }
+
+    fn name(&self, rank: u32) -> String {
+        self.settings.naming.name(&[rank], self.card.ranks)
     }
 
     fn seek_deadline(&self) -> Time {

@@ -14,9 +14,10 @@
 //! At any time: `Fail` from a member that cannot go on, `Failed` to all; `Refused` to who has no business here.
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::id::PROTOCOL;
+use super::id::{PROTOCOL, decode_address, encode_address};
 use super::proof::Nonce;
 use super::wire::{Malformed, Reader, Writer, frame};
 use crate::error::Error;
@@ -33,7 +34,9 @@ pub(crate) const MEMBER_BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + CARD_FIXED_B
 
 const MAGIC: &[u8; 8] = b"shoal-bs";
 const TEXT_BYTES_MAX: usize = 255;
-const CARD_FIXED_BYTES_MAX: usize = 128 + 4 * (TEXT_BYTES_MAX + 4);
+const CARD_FIXED_BYTES_MAX: usize = 128 + 4 * (TEXT_BYTES_MAX + 4) + ADDRESSES_BYTES_MAX;
+/// The most bytes of the addresses of one process; more are left out.
+const ADDRESSES_BYTES_MAX: usize = 256;
 /// The most bytes of what went wrong; longer texts are cut.
 const REASON_BYTES_MAX: usize = 4096;
 
@@ -79,6 +82,8 @@ impl Failure {
 pub(crate) enum Message {
     Hello {
         communicator: [u8; 16],
+        /// The other side may not expect it yet.
+        early: bool,
         nonce: Nonce,
     },
     /// A hello of a version whose further words are unknown.
@@ -113,6 +118,8 @@ pub(crate) enum Message {
         text: String,
     },
     Refused {
+        /// It is of no use to come again.
+        gone: bool,
         text: String,
     },
     Leave,
@@ -123,8 +130,8 @@ impl Message {
     pub(crate) fn encode(&self) -> Arc<[u8]> {
         let mut writer = Writer::default();
         match self {
-            Message::Hello { communicator, nonce } => {
-                writer.u8(1).raw(MAGIC).u16(PROTOCOL).raw(communicator).raw(nonce)
+            Message::Hello { communicator, early, nonce } => {
+                writer.u8(1).raw(MAGIC).u16(PROTOCOL).raw(communicator).u8(u8::from(*early)).raw(nonce)
             }
             Message::ForeignHello { protocol } => writer.u8(1).raw(MAGIC).u16(*protocol),
             Message::Challenge { nonce, proof } => writer.u8(2).raw(nonce).raw(proof),
@@ -154,7 +161,7 @@ impl Message {
                 writer.u8(9).u8(kind).block(cut(&failure.text))
             }
             Message::Progress { text } => writer.u8(10).block(cut(text)),
-            Message::Refused { text } => writer.u8(11).block(cut(text)),
+            Message::Refused { gone, text } => writer.u8(11).u8(u8::from(*gone)).block(cut(text)),
             Message::Leave => writer.u8(12),
         };
         frame(&writer.into_bytes()).into()
@@ -187,7 +194,7 @@ impl Message {
                 Message::Failed(Failure { kind, text: reader.text(REASON_BYTES_MAX)? })
             }
             10 => Message::Progress { text: reader.text(REASON_BYTES_MAX)? },
-            11 => Message::Refused { text: reader.text(REASON_BYTES_MAX)? },
+            11 => Message::Refused { gone: reader.u8()? != 0, text: reader.text(REASON_BYTES_MAX)? },
             12 => Message::Leave,
             _ => return Err(Malformed("its kind is unknown")),
         };
@@ -205,7 +212,8 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
         reader.remainder();
         return Ok(Message::ForeignHello { protocol });
     }
-    let hello = Message::Hello { communicator: reader.array()?, nonce: reader.array()? };
+    let hello =
+        Message::Hello { communicator: reader.array()?, early: reader.u8()? != 0, nonce: reader.array()? };
     reader.end()?;
     Ok(hello)
 }
@@ -234,7 +242,7 @@ fn encode_card(writer: &mut Writer, card: &Card) {
         DeviceKind::Host => 0,
         DeviceKind::Cuda => 1,
     });
-    writer.raw(&card.token).block(&card.payload);
+    writer.raw(&card.token).block(&encode_addresses(&card.listeners)).block(&card.payload);
 }
 
 fn decode_card(reader: &mut Reader<'_>) -> Result<Card, Malformed> {
@@ -260,8 +268,32 @@ fn decode_card(reader: &mut Reader<'_>) -> Result<Card, Malformed> {
             _ => return Err(Malformed("its device is unknown")),
         },
         token: reader.array()?,
+        listeners: decode_addresses(reader.block(ADDRESSES_BYTES_MAX)?)?,
         payload: reader.block(PAYLOAD_BYTES_MAX)?.to_vec(),
     })
+}
+
+fn encode_addresses(addresses: &[SocketAddr]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for address in addresses {
+        let mut writer = Writer::default();
+        writer.u16(address.port()).raw(&encode_address(address));
+        let one = writer.into_bytes();
+        if bytes.len() + one.len() <= ADDRESSES_BYTES_MAX {
+            bytes.extend(one);
+        }
+    }
+    bytes
+}
+
+fn decode_addresses(bytes: &[u8]) -> Result<Vec<SocketAddr>, Malformed> {
+    let mut reader = Reader::new(bytes);
+    let mut addresses = Vec::new();
+    while reader.end().is_err() {
+        let port = reader.u16()?;
+        addresses.push(decode_address(&mut reader, port)?);
+    }
+    Ok(addresses)
 }
 
 fn count_of<T>(list: &[T]) -> u32 {
@@ -305,6 +337,32 @@ pub(crate) fn name_ranks(missing: &[u32], ranks: u32) -> String {
     format!("{word} {} of {ranks}", list_ranks(missing.iter().copied()))
 }
 
+/// What ranks are called in what people read: by their own numbers, or where ranks of a parent meet again by
+/// the numbers that they have there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Naming {
+    /// The members by their new numbers, and how many ranks the parent has.
+    pub(crate) parent: Option<(Arc<[u32]>, u32)>,
+}
+
+impl Naming {
+    /// `ranks`, of `count` that there are.
+    pub(crate) fn name(&self, ranks: &[u32], count: u32) -> String {
+        let Some((members, parent_count)) = &self.parent else { return name_ranks(ranks, count) };
+        let old: Vec<u32> = ranks.iter().filter_map(|rank| members.get(*rank as usize)).copied().collect();
+        format!("{} of the parent communicator", name_ranks(&old, *parent_count))
+    }
+
+    /// What to look at if ranks do not come.
+    pub(crate) fn advice(&self) -> &'static str {
+        if self.parent.is_some() {
+            "look whether they still run, and make the same calls in the same order as the others"
+        } else {
+            "look whether they were started, got the same unique id, and can reach the host of its maker"
+        }
+    }
+}
+
 /// A span as people write it: `120 s`, `0.3 s`.
 pub(crate) fn seconds(span: std::time::Duration) -> String {
     if span.subsec_millis() == 0 {
@@ -323,7 +381,7 @@ mod tests {
     fn samples() -> Vec<Message> {
         let failure = |kind| Message::Failed(Failure::new(kind, "reason"));
         vec![
-            Message::Hello { communicator: [2; 16], nonce: [3; 32] },
+            Message::Hello { communicator: [2; 16], early: true, nonce: [3; 32] },
             Message::ForeignHello { protocol: 77 },
             Message::Challenge { nonce: [4; 32], proof: [5; 32] },
             Message::Proof { proof: [6; 32] },
@@ -336,7 +394,7 @@ mod tests {
             failure(FailureKind::Mismatch),
             failure(FailureKind::Timeout),
             Message::Progress { text: "waiting".into() },
-            Message::Refused { text: "go away".into() },
+            Message::Refused { gone: true, text: "go away".into() },
             Message::Leave,
         ]
     }
@@ -363,7 +421,7 @@ mod tests {
         assert!(table.len() - 4 <= root_body_bytes_max(2));
         let reason = Message::Failed(Failure::new(FailureKind::Remote, "é".repeat(5000))).encode();
         assert!(Message::decode(&reason[4..]).is_ok() && reason.len() - 4 <= root_body_bytes_max(1));
-        let hello = Message::Hello { communicator: [2; 16], nonce: [3; 32] }.encode();
+        let hello = Message::Hello { communicator: [2; 16], early: true, nonce: [3; 32] }.encode();
         assert!(hello.len() - 4 <= STRANGER_BODY_BYTES_MAX);
     }
 

@@ -6,13 +6,19 @@
 //! its [`Card`]. When all have come, every rank gets all cards. With the same connections the ranks then take
 //! steps together ([`Session::all_gather`]), so that they set up what they share, or fail as one.
 //!
+//! Every process has one listener, whose addresses its cards carry, as long as a communicator lives there or an
+//! id waits to be used. Ranks of a communicator that want a child of it meet there again ([`Session::derive`]),
+//! at the listener of the first of them, with a secret that derives from the parent's key.
 //! | file | what lives there |
 //! |---|---|
 //! | `id` | the 128 bytes |
 //! | `proof` | the secret, proofs and keys |
 //! | `message`, `wire` | the words of the exchange, and bytes with bounds |
 //! | `root`, `member` | the two state machines; pure |
-//! | `server`, `session` | their drivers, which own sockets and clocks |
+//! | `lobby` | who connected to this process and has not said yet for whom; pure |
+//! | `porch`, `server` | the process's listener, and its thread, which holds every rendezvous of the process |
+//! | `session` | the driver of one member |
+//! | `kin` | how ranks of a communicator meet again |
 //! | `interfaces` | which addresses are offered and tried; pure |
 //! | `line` | one socket with its queue |
 //!
@@ -47,9 +53,12 @@
 
 mod id;
 mod interfaces;
+mod kin;
 mod line;
+mod lobby;
 mod member;
 mod message;
+mod porch;
 mod proof;
 mod root;
 mod server;
@@ -65,7 +74,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use self::id::{Invitation, LIBRARY_VERSION, Origin};
-use self::message::{PAYLOAD_BYTES_MAX, RANKS_MAX};
+pub use self::kin::Kin;
+use self::message::{Naming, PAYLOAD_BYTES_MAX, RANKS_MAX};
+use self::porch::Porch;
 use self::proof::Secret;
 pub use self::session::Session;
 use crate::comm::UniqueId;
@@ -121,6 +132,13 @@ pub fn addresses_offered(config: &Config) -> Result<Vec<SocketAddr>> {
     }
 }
 
+/// Ends the root of an id that was made here and that nobody will use.
+pub fn retire(id: &UniqueId) {
+    if let Ok(invitation) = Invitation::parse(MAKE, id) {
+        porch::retire(invitation.communicator);
+    }
+}
+
 /// What a person should know about `id` and is worth one line in the log, if anything is.
 #[must_use]
 pub fn warning(id: &UniqueId) -> Option<&'static str> {
@@ -153,7 +171,7 @@ impl Session {
         if join.payload.len() > PAYLOAD_BYTES_MAX {
             return Err(Error::Internal(format!("a card with {} more bytes", join.payload.len())));
         }
-        let card = Card {
+        let mut card = Card {
             rank,
             ranks,
             library_version: LIBRARY_VERSION,
@@ -166,21 +184,30 @@ impl Session {
             communicator: invitation.communicator,
             addresses: Vec::new(),
             patient: invitation.origin != Origin::Listening,
-            bound: match config.init_timeout {
-                Duration::ZERO => LONGEST_WAIT,
-                bound => bound.min(LONGEST_WAIT),
-            },
+            early: false,
+            bound: bound(config),
+            naming: Naming::default(),
         };
         if ranks == 1 {
             // Nobody will come to the root of this id, should it be here.
-            server::retire(invitation.communicator);
+            porch::retire(invitation.communicator);
             return Ok(Session::alone(&settings, card));
         }
         settings.addresses = addresses_to_try(config, &invitation)?;
         if rank == 0 && invitation.origin != Origin::Listening {
             start_root_at(&settings, &abort)?;
         }
-        Session::meet(settings, card, abort)
+        let porch = open_porch(config)?;
+        card.listeners = porch.addresses().to_vec();
+        Session::meet(settings, card, porch, abort)
+    }
+}
+
+/// How long to wait for others.
+fn bound(config: &Config) -> Duration {
+    match config.init_timeout {
+        Duration::ZERO => LONGEST_WAIT,
+        bound => bound.min(LONGEST_WAIT),
     }
 }
 
@@ -190,28 +217,28 @@ fn random<const N: usize>() -> Result<[u8; N]> {
     })
 }
 
-/// Opens the listening socket and starts the root.
+/// Makes an id for a root of this process.
 fn create_root(config: &Config) -> Result<UniqueId> {
-    let (listener, addresses) = open_listener(&config.socket_ifname)?;
+    let porch = open_porch(config)?;
     let invitation = Invitation {
         origin: Origin::Listening,
         secret: Secret(random()?),
         communicator: random()?,
-        addresses,
+        addresses: porch.addresses().to_vec(),
     };
-    start_server(listener, &invitation.secret, invitation.communicator, true)?;
+    let settings = root::Settings {
+        secret: invitation.secret,
+        communicator: invitation.communicator,
+        stay_after_failure: true,
+        naming: Naming::default(),
+    };
+    porch.serve(settings, None)?;
     Ok(invitation.encode())
 }
 
-fn start_server(listener: TcpListener, secret: &Secret, communicator: [u8; 16], stay: bool) -> Result<()> {
-    let settings = root::Settings { secret: *secret, communicator, stay_after_failure: stay };
-    server::start(listener, settings).map_err(|cause| {
-        Error::system(
-            "starting the thread at which ranks meet",
-            cause,
-            "raise the limits of threads and open files (ulimit -u, -n)",
-        )
-    })
+/// This process's place to meet, by these settings.
+fn open_porch(config: &Config) -> Result<Arc<Porch>> {
+    Porch::open(&config.socket_ifname, || open_listener(&config.socket_ifname))
 }
 
 /// A listener at a port of the system's choice, and where it may be reached.
@@ -279,9 +306,14 @@ fn addresses_to_try(config: &Config, invitation: &Invitation) -> Result<Vec<Sock
         // A name may mean another address here than where the id was made.
         return resolve(JOIN, text);
     }
-    let link_local = invitation.addresses.iter().any(|address| id::is_link_local(&address.ip()));
+    Ok(to_try(&invitation.addresses))
+}
+
+/// What to try to reach who offers `addresses`.
+fn to_try(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let link_local = addresses.iter().any(|address| id::is_link_local(&address.ip()));
     let own = if link_local { socket::interfaces().unwrap_or_default() } else { Vec::new() };
-    Ok(interfaces::tried(&invitation.addresses, &own))
+    interfaces::tried(addresses, &own)
 }
 
 /// Starts the root at one of the addresses. The port may still be held by the communicator before this one.
@@ -294,7 +326,13 @@ fn start_root_at(settings: &member::Settings, abort: &AtomicBool) -> Result<()> 
         for address in &settings.addresses {
             match socket::listen(*address) {
                 Ok(listener) => {
-                    return start_server(listener, &settings.secret, settings.communicator, false);
+                    let settings = root::Settings {
+                        secret: settings.secret,
+                        communicator: settings.communicator,
+                        stay_after_failure: false,
+                        naming: Naming::default(),
+                    };
+                    return Porch::without_listener()?.serve(settings, Some(listener));
                 }
                 Err(cause) => {
                     busy |= cause.kind() == io::ErrorKind::AddrInUse;

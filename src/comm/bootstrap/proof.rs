@@ -65,6 +65,25 @@ pub(crate) fn communicator_from_address(address: &str) -> [u8; 16] {
     key[..16].try_into().expect("16 of 32 bytes")
 }
 
+/// The number of a child's birth, by which its ranks find one another.
+pub(crate) fn derived_communicator(key: &[u8; 32], members: &[u32], purpose: &[u8]) -> [u8; 16] {
+    derived(key, b"number of a child", members, purpose)[..16].try_into().expect("16 of 32 bytes")
+}
+
+/// The secret that the ranks of a child prove to one another; only who knows the parent's key has it.
+pub(crate) fn derived_secret(key: &[u8; 32], members: &[u32], purpose: &[u8]) -> Secret {
+    Secret(derived(key, b"secret of a child", members, purpose))
+}
+
+fn derived(key: &[u8; 32], what: &[u8; 17], members: &[u32], purpose: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(b"shoal bootstrap ").update(what).update(&(members.len() as u64).to_le_bytes());
+    for member in members {
+        hasher.update(&member.to_le_bytes());
+    }
+    *hasher.update(purpose).finalize().as_bytes()
+}
+
 /// The key that the ranks of one communicator share and nobody else can know; later keys derive from it.
 pub(crate) fn session_key<'a>(
     secret: &Secret,
@@ -98,6 +117,21 @@ mod tests {
         ] {
             assert!(!other.accepts(&secret, Side::Member, &proof));
         }
+    }
+
+    #[test]
+    fn children_differ_by_parent_members_and_purpose() {
+        let all = [
+            derived_secret(&[1; 32], &[1, 2], b"a"),
+            derived_secret(&[2; 32], &[1, 2], b"a"),
+            derived_secret(&[1; 32], &[1, 3], b"a"),
+            derived_secret(&[1; 32], &[1], &[2, 0, 0, 0, b'a']),
+            derived_secret(&[1; 32], &[1, 2], b"b"),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert!(all[..at].iter().all(|other| other != one));
+        }
+        assert_ne!(derived_communicator(&[1; 32], &[1, 2], b"a"), all[0].0[..16]);
     }
 
     #[test]

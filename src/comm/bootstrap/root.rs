@@ -13,10 +13,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::id::{LIBRARY_VERSION, PROTOCOL, version_text};
+use super::id::version_text;
+use super::lobby::foreign_text;
 use super::message::{
-    Failure, FailureKind, MEMBER_BODY_BYTES_MAX, Message, RANKS_MAX, STRANGER_BODY_BYTES_MAX, name_ranks,
-    seconds,
+    Failure, FailureKind, MEMBER_BODY_BYTES_MAX, Message, Naming, RANKS_MAX, STRANGER_BODY_BYTES_MAX, seconds,
 };
 use super::proof::{Handshake, Nonce, Secret, Side};
 use super::wire::{Frames, Malformed};
@@ -53,12 +53,13 @@ pub(crate) enum Event {
 }
 
 /// What a root is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) secret: Secret,
     pub(crate) communicator: [u8; 16],
     /// After a failure, stay and tell those who come late, rather than free the address.
     pub(crate) stay_after_failure: bool,
+    pub(crate) naming: Naming,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -208,21 +209,21 @@ impl Root {
         }
         match &self.phase {
             Phase::Gathering { end: Some((end, bound)) } if *end <= now => {
-                let missing = name_ranks(&self.missing(), self.ranks());
+                let missing = self.settings.naming.name(&self.missing(), self.ranks());
                 let files = if self.had_no_room {
                     "; the process that made the id could not open enough files for all ranks (ulimit -n)"
                 } else {
                     ""
                 };
                 let text = format!(
-                    "{missing} did not come within {}; look whether they were started, got the same unique id, \
-                     and can reach the host of its maker (SHOAL_INIT_TIMEOUT sets the bound){files}",
-                    seconds(*bound)
+                    "{missing} did not come within {}; {} (SHOAL_INIT_TIMEOUT sets the bound){files}",
+                    seconds(*bound),
+                    self.settings.naming.advice()
                 );
                 self.fail(None, Failure::new(FailureKind::Timeout, text));
             }
             Phase::Serving { deadline: Some(deadline), bound, step, .. } if *deadline <= now => {
-                let missing = name_ranks(&self.missing(), self.ranks());
+                let missing = self.settings.naming.name(&self.missing(), self.ranks());
                 let bound = seconds(*bound);
                 let text = format!(
                     "{missing} did not come to step {step} of the birth within {bound}; look what they wait for \
@@ -261,7 +262,7 @@ impl Root {
 
     fn handle_message(&mut self, now: Time, id: ConnectionId, stage: Stage, message: Message) {
         match (stage, message) {
-            (Stage::Silent { nonce }, Message::Hello { communicator, nonce: member_nonce }) => {
+            (Stage::Silent { nonce }, Message::Hello { communicator, nonce: member_nonce, .. }) => {
                 if communicator != self.settings.communicator {
                     return self.refuse(id, "another communicator meets at this address");
                 }
@@ -271,11 +272,7 @@ impl Root {
                 self.send(id, &Message::Challenge { nonce, proof });
             }
             (Stage::Silent { .. }, Message::ForeignHello { protocol }) => {
-                let own = version_text(LIBRARY_VERSION);
-                self.refuse(id, &format!(
-                    "the root runs version {own} of the library, which speaks protocol {PROTOCOL}, and this rank \
-                     speaks protocol {protocol}; load the same version on all ranks"
-                ));
+                self.refuse(id, &foreign_text(protocol));
             }
             (Stage::Challenged(handshake), Message::Proof { proof }) => {
                 if !handshake.accepts(&self.settings.secret, Side::Member, &proof) {
@@ -475,7 +472,7 @@ impl Root {
 
     fn refuse(&mut self, id: ConnectionId, text: &str) {
         self.refused += 1;
-        self.send(id, &Message::Refused { text: text.to_owned() });
+        self.send(id, &Message::Refused { gone: false, text: text.to_owned() });
         self.drop_connection(id);
     }
 
@@ -499,7 +496,7 @@ impl Root {
     }
 
     fn tell_progress(&mut self) {
-        let missing = name_ranks(&self.missing(), self.ranks());
+        let missing = self.settings.naming.name(&self.missing(), self.ranks());
         let waits: Vec<bool> = match &self.phase {
             Phase::Serving { parts, .. } => parts.iter().map(Option::is_some).collect(),
             _ => vec![true; self.members.len()],

@@ -1,19 +1,21 @@
-//! The thread that serves one rendezvous: owns the root's sockets, and does what the [`Root`] asks.
+//! The thread at which ranks meet: one per process, with the sockets of all rendezvous here. It does what the
+//! [`Lobby`] and each [`Root`] ask.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io::{self, Read};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::line::{Incoming, Line};
-use super::root::{ConnectionId, Event, Root, Settings, Time};
+use super::lobby::{Lobby, Verdict};
+use super::message::Message;
+use super::porch::{Command, Desk};
+use super::root::{ConnectionId, Event, Root, Time};
 use crate::system::socket::{self, Interest, READABLE, WRITABLE};
 
-/// How long a connection that was closed by the root may take to read its last words.
+/// How long a connection that was closed here may take to read its last words.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long nobody is accepted after the system had no room for another connection.
 const NO_ROOM_WAIT: Duration = Duration::from_millis(50);
@@ -21,88 +23,22 @@ const NO_ROOM_WAIT: Duration = Duration::from_millis(50);
 const ACCEPTS_MAX: usize = 64;
 const SCRATCH_BYTES: usize = 64 << 10;
 
-/// The roots of this process, each with what wakes it to end. In a forked child the lock may be held for
-/// ever by a thread that is not there; whoever cannot have it at once goes without.
-static ROOTS: Mutex<Roots> = Mutex::new(Vec::new());
+/// Numbers the roots of a process; an address set by hand has several with the same communicator, one after
+/// another.
+pub(super) type Serial = u64;
 
-type Roots = Vec<Registered>;
-
-/// A root of this process. An address set by hand has several with the same communicator, one after another.
-struct Registered {
-    serial: u64,
-    communicator: [u8; 16],
-    wake: UnixStream,
+/// Whom a connection belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Home {
+    Lobby,
+    Root(Serial),
 }
 
-fn roots() -> Option<MutexGuard<'static, Roots>> {
-    const LOOKS: usize = 1000;
-    for _ in 0..LOOKS {
-        match ROOTS.try_lock() {
-            Ok(guard) => return Some(guard),
-            Err(std::sync::TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-            Err(std::sync::TryLockError::WouldBlock) => std::thread::yield_now(),
-        }
-    }
-    None
-}
-
-/// Starts the thread that serves the rendezvous at `listener`.
-pub(super) fn start(listener: TcpListener, settings: Settings) -> io::Result<()> {
-    let (wake, woken) = UnixStream::pair()?;
-    wake.set_nonblocking(true)?;
-    static SERIAL: AtomicU64 = AtomicU64::new(0);
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    let mut server = Server {
-        root: Root::new(settings),
-        listener: Some(listener),
-        woken,
-        unregistered: None,
-        lines: HashMap::new(),
-        next: 0,
-        began: Instant::now(),
-        accept_after: Time::ZERO,
-        scratch: vec![0; SCRATCH_BYTES],
-    };
-    let registered = Registered { serial, communicator: settings.communicator, wake };
-    match roots() {
-        Some(mut roots) => roots.push(registered),
-        None => server.unregistered = Some(registered.wake),
-    }
-    let started = socket::spawn_quiet("shoal-root", move || {
-        // Without a working poll nothing can be served; the members then hear that the root closed.
-        let _ = server.serve();
-        forget(serial);
-    });
-    if started.is_err() {
-        forget(serial);
-    }
-    started
-}
-
-/// Ends the root of `communicator`, if it is in this process: nobody will come.
-pub(super) fn retire(communicator: [u8; 16]) {
-    let Some(roots) = roots() else { return };
-    for root in roots.iter().filter(|root| root.communicator == communicator) {
-        let _ = (&root.wake).write(&[1]);
-    }
-}
-
-/// Whether a root of `communicator` is in this process.
-#[cfg(test)]
-pub(super) fn is_serving(communicator: [u8; 16]) -> bool {
-    roots().is_some_and(|roots| roots.iter().any(|root| root.communicator == communicator))
-}
-
-fn forget(serial: u64) {
-    if let Some(mut roots) = roots() {
-        roots.retain(|root| root.serial != serial);
-    }
-}
-
-/// A line of the root.
+/// A connection.
 #[derive(Debug)]
 struct Served {
     line: Line,
+    home: Home,
     /// Set when only the queue is still to be sent; then by when.
     closing: Option<Time>,
     /// The end of the queue was announced.
@@ -111,14 +47,26 @@ struct Served {
     touched: bool,
 }
 
-/// The sockets and the clock of one root. Forked children have copies of the sockets, so what is over is ended
-/// explicitly.
-struct Server {
+/// A listener; one that was opened for a root goes with it.
+struct Door {
+    listener: TcpListener,
+    root: Option<Serial>,
+}
+
+/// A rendezvous that is held here.
+struct Hosted {
     root: Root,
-    listener: Option<TcpListener>,
+    communicator: [u8; 16],
+    expects: bool,
+}
+
+/// The sockets and the clock. Forked children have copies of the sockets, so what is over is ended explicitly.
+pub(super) struct Server {
+    desk: Desk,
     woken: UnixStream,
-    /// The other end, if it could not be registered: without it this one would seem to be woken.
-    unregistered: Option<UnixStream>,
+    doors: Vec<Door>,
+    lobby: Lobby,
+    roots: HashMap<Serial, Hosted>,
     lines: HashMap<ConnectionId, Served>,
     next: ConnectionId,
     began: Instant,
@@ -127,31 +75,83 @@ struct Server {
 }
 
 impl Server {
-    fn serve(mut self) -> io::Result<()> {
+    pub(super) fn new(desk: Desk, woken: UnixStream) -> Server {
+        Server {
+            desk,
+            woken,
+            doors: Vec::new(),
+            lobby: Lobby::default(),
+            roots: HashMap::new(),
+            lines: HashMap::new(),
+            next: 0,
+            began: Instant::now(),
+            accept_after: Time::ZERO,
+            scratch: vec![0; SCRATCH_BYTES],
+        }
+    }
+
+    /// Works until nobody in the process needs it any more.
+    pub(super) fn serve(mut self) -> io::Result<()> {
         let mut interests = Vec::new();
         let mut connections = Vec::new();
-        while !(self.root.is_finished() && self.lines.is_empty()) {
+        loop {
+            self.take_commands();
+            self.obey();
+            let idle = self.roots.is_empty() && !self.lines.values().any(|served| served.closing.is_some());
+            if idle && self.desk.close_if_unused() {
+                return Ok(());
+            }
             self.list_interests(&mut interests, &mut connections);
             socket::wait(&mut interests, self.timeout())?;
             if interests[0].revents != 0 {
-                return Ok(());
+                while (&self.woken).read(&mut self.scratch).is_ok_and(|count| count > 0) {}
             }
-            for (interest, connection) in interests[1..].iter().zip(&connections) {
+            let (of_lines, of_doors) = interests[1..].split_at(connections.len());
+            for (interest, connection) in of_lines.iter().zip(&connections) {
                 if interest.revents != 0 {
                     self.receive(*connection);
                 }
             }
-            if interests.len() > connections.len() + 1 && interests[connections.len() + 1].revents != 0 {
-                self.accept();
+            if of_doors.iter().any(|interest| interest.revents != 0) {
+                (0..self.doors.len()).for_each(|door| self.accept(door));
             }
             let now = self.now();
-            self.root.handle_timeout(now);
-            self.obey();
+            self.lobby.handle_timeout(now);
+            self.roots.values_mut().for_each(|hosted| hosted.root.handle_timeout(now));
         }
-        Ok(())
     }
 
-    /// First what ends the thread, then all lines, last the listener if somebody may be accepted.
+    fn take_commands(&mut self) {
+        for command in self.desk.take() {
+            match command {
+                Command::Listen(listener) => self.doors.push(Door { listener, root: None }),
+                Command::Serve { serial, settings, listener } => {
+                    let communicator = settings.communicator;
+                    if let Some(listener) = listener {
+                        self.doors.push(Door { listener, root: Some(serial) });
+                    }
+                    let root = Root::new(settings);
+                    self.roots.insert(serial, Hosted { root, communicator, expects: true });
+                    self.lobby.expect(communicator);
+                }
+                Command::Retire(communicator) => {
+                    let over: Vec<Serial> = self
+                        .roots
+                        .iter()
+                        .filter(|(_, h)| h.communicator == communicator)
+                        .map(|(s, _)| *s)
+                        .collect();
+                    for serial in over {
+                        self.stop_expecting(serial);
+                        self.close_all_of(serial);
+                        self.forget(serial);
+                    }
+                }
+            }
+        }
+    }
+
+    /// First what wakes the thread, then all lines, last the listeners if somebody may be accepted.
     fn list_interests(&self, interests: &mut Vec<Interest>, connections: &mut Vec<ConnectionId>) {
         interests.clear();
         connections.clear();
@@ -161,8 +161,8 @@ impl Server {
             interests.push(socket::interest(served.line.stream(), events));
             connections.push(*connection);
         }
-        if let Some(listener) = self.listener.as_ref().filter(|_| self.accept_after <= self.now()) {
-            interests.push(socket::interest(listener, READABLE));
+        if self.accept_after <= self.now() {
+            interests.extend(self.doors.iter().map(|door| socket::interest(&door.listener, READABLE)));
         }
     }
 
@@ -170,34 +170,36 @@ impl Server {
         let now = self.now();
         let closing = self.lines.values().filter_map(|served| served.closing).min();
         let accept = (self.accept_after > now).then_some(self.accept_after);
-        let next = [self.root.poll_timeout(), closing, accept].into_iter().flatten().min();
+        let roots = self.roots.values().filter_map(|hosted| hosted.root.poll_timeout()).min();
+        let next = [roots, self.lobby.poll_timeout(), closing, accept].into_iter().flatten().min();
         next.map(|next| next.saturating_sub(now))
     }
 
-    fn accept(&mut self) {
+    fn accept(&mut self, door: usize) {
         for _ in 0..ACCEPTS_MAX {
-            let Some(listener) = &self.listener else { return };
-            let stream = match listener.accept() {
+            let Some(door) = self.doors.get(door) else { return };
+            let stream = match door.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     // Who was in the queue and left is no reason to pause; anything else means no room.
                     let left = [io::ErrorKind::ConnectionAborted, io::ErrorKind::Interrupted];
                     if !left.contains(&error.kind()) {
-                        self.root.handle_no_room();
+                        self.roots.values_mut().for_each(|hosted| hosted.root.handle_no_room());
                         self.accept_after = self.now() + NO_ROOM_WAIT;
                         return;
                     }
                     continue;
                 }
             };
-            let nonce = socket::random_bytes();
-            let (Ok(()), Ok(nonce)) = (stream.set_nonblocking(true), nonce) else { continue };
+            if stream.set_nonblocking(true).is_err() {
+                continue;
+            }
             let (connection, now) = (self.next, self.now());
             self.next += 1;
-            let line = Line::new(stream);
-            self.lines.insert(connection, Served { line, closing: None, ended: false, touched: true });
-            self.root.handle_connected(now, connection, nonce);
+            let (line, home) = (Line::new(stream), Home::Lobby);
+            self.lines.insert(connection, Served { line, home, closing: None, ended: false, touched: true });
+            self.lobby.handle_connected(now, connection);
         }
     }
 
@@ -209,36 +211,91 @@ impl Server {
             Ok(Incoming::Nothing) => {}
             // Of a line that closes, what still comes is read so that its last words are not lost.
             Ok(Incoming::Bytes(_)) if served.closing.is_some() => {}
-            Ok(Incoming::Bytes(count)) => self.root.handle_input(now, connection, &self.scratch[..count]),
-            Ok(Incoming::End) | Err(_) => {
-                self.close(connection);
-                self.root.handle_closed(connection);
+            Ok(Incoming::Bytes(count)) => {
+                let (bytes, roots) = (&self.scratch[..count], &mut self.roots);
+                match served.home {
+                    Home::Lobby => self.lobby.handle_input(now, connection, bytes, |communicator| {
+                        roots.values().any(|hosted| hosted.expects && hosted.communicator == *communicator)
+                    }),
+                    Home::Root(serial) => {
+                        if let Some(hosted) = roots.get_mut(&serial) {
+                            hosted.root.handle_input(now, connection, bytes);
+                        }
+                    }
+                }
+            }
+            Ok(Incoming::End) | Err(_) => self.lose(connection),
+        }
+    }
+
+    /// Does what lobby and roots ask, then sends.
+    fn obey(&mut self) {
+        let now = self.now();
+        while let Some(verdict) = self.lobby.poll_verdict() {
+            self.carry_out(now, verdict);
+        }
+        let serials: Vec<Serial> = self.roots.keys().copied().collect();
+        for serial in serials {
+            self.obey_root(now, serial);
+        }
+        self.send_and_close(now);
+    }
+
+    fn carry_out(&mut self, now: Time, verdict: Verdict) {
+        match verdict {
+            Verdict::Enter { connection, communicator, words } => {
+                let host = self.roots.iter_mut().find(|(_, h)| h.expects && h.communicator == communicator);
+                let (Some((serial, hosted)), Some(served)) = (host, self.lines.get_mut(&connection)) else {
+                    // It stopped expecting in between; who comes again hears why.
+                    return self.lose(connection);
+                };
+                served.home = Home::Root(*serial);
+                match socket::random_bytes() {
+                    Ok(nonce) => {
+                        hosted.root.handle_connected(now, connection, nonce);
+                        hosted.root.handle_input(now, connection, &words);
+                    }
+                    Err(_) => self.lose(connection),
+                }
+            }
+            Verdict::Refuse { connection, message } => self.dismiss(now, connection, &message),
+        }
+    }
+
+    /// The listener of a root closes before anyone hears that the birth is over.
+    fn obey_root(&mut self, now: Time, serial: Serial) {
+        loop {
+            let Some(hosted) = self.roots.get_mut(&serial) else { return };
+            if let Some(transmit) = hosted.root.poll_transmit() {
+                if let Some(served) = self.lines.get_mut(&transmit.connection)
+                    && (!transmit.optional || served.line.is_flushed())
+                {
+                    served.line.enqueue(transmit.bytes);
+                    served.touched = true;
+                }
+                continue;
+            }
+            match hosted.root.poll_event() {
+                Some(Event::StopListening) => self.stop_expecting(serial),
+                Some(Event::Close(connection)) => self.close_later(now, connection),
+                None if hosted.root.is_finished() => return self.forget(serial),
+                None => return,
             }
         }
     }
 
-    /// Does what the root asks, then sends. The listener closes before anyone hears that the birth is over.
-    fn obey(&mut self) {
-        let now = self.now();
-        while let Some(transmit) = self.root.poll_transmit() {
-            let Some(served) = self.lines.get_mut(&transmit.connection) else { continue };
-            if !transmit.optional || served.line.is_flushed() {
-                served.line.enqueue(transmit.bytes);
-                served.touched = true;
-            }
+    fn dismiss(&mut self, now: Time, connection: ConnectionId, message: &Message) {
+        if let Some(served) = self.lines.get_mut(&connection) {
+            served.line.enqueue(message.encode());
         }
-        while let Some(event) = self.root.poll_event() {
-            match event {
-                Event::StopListening => self.stop_listening(),
-                Event::Close(connection) => {
-                    if let Some(served) = self.lines.get_mut(&connection) {
-                        served.closing = Some(now + LINGER);
-                        served.touched = true;
-                    }
-                }
-            }
+        self.close_later(now, connection);
+    }
+
+    fn close_later(&mut self, now: Time, connection: ConnectionId) {
+        if let Some(served) = self.lines.get_mut(&connection) {
+            served.closing = Some(now + LINGER);
+            served.touched = true;
         }
-        self.send_and_close(now);
     }
 
     fn send_and_close(&mut self, now: Time) {
@@ -256,23 +313,41 @@ impl Server {
                 }
             }
         }
-        over.into_iter().for_each(|connection| self.close(connection));
-        for connection in broken {
-            self.close(connection);
-            self.root.handle_closed(connection);
+        over.into_iter().chain(broken).for_each(|connection| self.lose(connection));
+    }
+
+    /// The connection is over; whoever has it hears so.
+    fn lose(&mut self, connection: ConnectionId) {
+        let Some(served) = self.lines.remove(&connection) else { return };
+        served.line.close();
+        match served.home {
+            Home::Lobby => self.lobby.handle_closed(connection),
+            Home::Root(serial) => {
+                if let Some(hosted) = self.roots.get_mut(&serial) {
+                    hosted.root.handle_closed(connection);
+                }
+            }
         }
     }
 
-    fn close(&mut self, connection: ConnectionId) {
-        if let Some(served) = self.lines.remove(&connection) {
-            served.line.close();
+    fn close_all_of(&mut self, serial: Serial) {
+        let home = Home::Root(serial);
+        let own: Vec<_> = self.lines.iter().filter(|(_, s)| s.home == home).map(|(id, _)| *id).collect();
+        own.into_iter().for_each(|connection| self.lose(connection));
+    }
+
+    fn stop_expecting(&mut self, serial: Serial) {
+        if let Some(hosted) = self.roots.get_mut(&serial) {
+            hosted.expects = false;
+        }
+        while let Some(at) = self.doors.iter().position(|door| door.root == Some(serial)) {
+            socket::stop_listening(self.doors.swap_remove(at).listener);
         }
     }
 
-    fn stop_listening(&mut self) {
-        if let Some(listener) = self.listener.take() {
-            socket::stop_listening(listener);
-        }
+    fn forget(&mut self, serial: Serial) {
+        self.roots.remove(&serial);
+        self.desk.is_over(serial);
     }
 
     fn now(&self) -> Time {
@@ -282,7 +357,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop_listening();
+        for door in self.doors.drain(..) {
+            socket::stop_listening(door.listener);
+        }
         for (_, served) in self.lines.drain() {
             served.line.close();
         }

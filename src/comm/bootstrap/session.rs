@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::kin::Kin;
 use super::line::{Incoming, Line};
 use super::member::{Attempt, Event, Member, Obstacle, Settings};
 use super::message::PAYLOAD_BYTES_MAX;
+use super::porch::Porch;
 use super::proof::session_key;
 use super::root::Time;
 use crate::error::{Error, Result};
@@ -32,17 +34,24 @@ pub struct Session {
     key: [u8; 32],
     /// A single rank has nobody to talk to.
     link: Option<Link>,
+    /// Where others reach this process as long as the communicator or a child of it may be born.
+    porch: Option<Arc<Porch>>,
 }
 
 impl Session {
     /// A session of one.
     pub(super) fn alone(settings: &Settings, card: Card) -> Session {
         let key = session_key(&settings.secret, &settings.communicator, std::iter::once(&card.token));
-        Session { rank: 0, cards: vec![card], key, link: None }
+        Session { rank: 0, cards: vec![card], key, link: None, porch: None }
     }
 
     /// Meets the others.
-    pub(super) fn meet(settings: Settings, card: Card, abort: Arc<AtomicBool>) -> Result<Session> {
+    pub(super) fn meet(
+        settings: Settings,
+        card: Card,
+        porch: Arc<Porch>,
+        abort: Arc<AtomicBool>,
+    ) -> Result<Session> {
         let (rank, secret, communicator) = (card.rank, settings.secret, settings.communicator);
         let mut link = Link {
             member: Member::new(Time::ZERO, settings, card),
@@ -55,10 +64,16 @@ impl Session {
         match link.run()? {
             Outcome::Joined(cards) => {
                 let key = session_key(&secret, &communicator, cards.iter().map(|card| &card.token));
-                Ok(Session { rank, cards, key, link: Some(link) })
+                Ok(Session { rank, cards, key, link: Some(link), porch: Some(porch) })
             }
             Outcome::Gathered(_) => Err(Error::Internal("a step of the birth before it began".into())),
         }
+    }
+
+    /// What this rank keeps, so that children of the communicator can be born.
+    #[must_use]
+    pub fn kin(&self) -> Kin {
+        Kin::new(self.key, &self.cards, self.rank, self.porch.clone())
     }
 
     /// How many ranks there are.
@@ -108,6 +123,12 @@ impl Session {
     /// As for [`Self::all_gather`].
     pub fn barrier(&mut self) -> Result<()> {
         self.all_gather(&[]).map(drop)
+    }
+
+    /// Whether nobody wants this birth any more.
+    #[must_use]
+    pub fn is_aborted(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.abort.load(Ordering::Relaxed))
     }
 
     /// Tells all other ranks that this one cannot go on, and why; their current or next step returns that.

@@ -82,11 +82,19 @@ impl Doorbell {
     /// Tells all peers that this rank aborts; from any thread. The rank's transport stays usable, for its
     /// owner to notice and drop.
     pub fn abort(&self) {
+        self.leave(state::ABORTED);
+    }
+
+    /// Tells all peers that this rank leaves, with everything it published: for the end of the process.
+    pub fn depart(&self) {
+        self.leave(state::CLOSED);
+    }
+
+    fn leave(&self, how: u32) {
         let state = &self.control().state;
         // Release: whatever the rank does to its memory from here on is not for peers to read; they look at
         // the state after each copy and discard what they copied.
-        let left =
-            state.compare_exchange(state::ALIVE, state::ABORTED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let left = state.compare_exchange(state::ALIVE, how, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if left {
             std::sync::atomic::fence(Ordering::SeqCst);
             wake_all(&self.segment);

@@ -75,6 +75,8 @@ pub(super) mod state {
     pub(in super::super) const CLOSED: u32 = 2;
     /// It aborted.
     pub(in super::super) const ABORTED: u32 = 3;
+    /// It revoked the communicator.
+    pub(in super::super) const REVOKED: u32 = 4;
 }
 
 /// Where everything lies in a segment.

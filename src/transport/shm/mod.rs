@@ -357,6 +357,7 @@ impl Transport for ShmTransport {
         let told = || match self.here.segment.control(peer).state.load(Ordering::Acquire) {
             state::AWAITED | state::ALIVE => Peer::Alive,
             state::CLOSED => Peer::Closed,
+            state::REVOKED => Peer::Revoked,
             _ => Peer::Aborted,
         };
         let here = &self.here;
@@ -392,7 +393,11 @@ impl Transport for ShmTransport {
     }
 
     fn leave(&mut self, how: Peer) {
-        self.go(if how == Peer::Aborted { state::ABORTED } else { state::CLOSED });
+        self.go(match how {
+            Peer::Aborted => state::ABORTED,
+            Peer::Revoked => state::REVOKED,
+            _ => state::CLOSED,
+        });
     }
 }
 

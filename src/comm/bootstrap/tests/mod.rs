@@ -1,5 +1,6 @@
 //! The exchange as a whole: simulated with virtual time, and over real sockets.
 
+mod kin;
 mod processes;
 mod simulation;
 mod sockets;
@@ -45,6 +46,7 @@ pub(crate) fn sample_card(rank: u32, ranks: u32) -> Card {
         processors: "0-7".into(),
         device: DeviceKind::Host,
         token: [rank as u8; 16],
+        listeners: vec!["10.0.0.1:1".parse().unwrap(), "[fe80::1%3]:2".parse().unwrap()],
         payload: rank.to_le_bytes().to_vec(),
     }
 }

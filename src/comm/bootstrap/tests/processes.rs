@@ -22,10 +22,10 @@ fn join(id: &UniqueId, rank: u32, ranks: u32) -> Result<Session> {
 }
 
 /// A forked child that does `body` and ends with whether it held.
-struct Child(libc::pid_t);
+pub(super) struct Child(libc::pid_t);
 
 impl Child {
-    fn fork(body: impl FnOnce() -> bool) -> Child {
+    pub(super) fn fork(body: impl FnOnce() -> bool) -> Child {
         // SAFETY: the child uses the allocator, which is consistent after a fork, and no lock that another
         // thread of the parent could hold for ever; it ends by _exit without running the parent's handlers.
         match unsafe { libc::fork() } {
@@ -47,7 +47,7 @@ impl Child {
     }
 
     /// How it ended; a child that does not end is killed.
-    fn wait(self) -> i32 {
+    pub(super) fn wait(self) -> i32 {
         let deadline = Instant::now() + 2 * BOUND;
         let mut status = 0;
         loop {

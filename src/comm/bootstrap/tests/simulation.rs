@@ -167,7 +167,8 @@ fn strangers_disturb_nobody() {
                 let connection = world.stranger();
                 strangers += 1;
                 let garbage: Vec<u8> = (0..random.below(400)).map(|_| random.below(256) as u8).collect();
-                let hello = Message::Hello { communicator: [2; 16], nonce: random.bytes() }.encode();
+                let hello =
+                    Message::Hello { communicator: [2; 16], early: false, nonce: random.bytes() }.encode();
                 let bytes = match kind {
                     0 => garbage,
                     1 => u32::MAX.to_le_bytes().to_vec(),

@@ -12,7 +12,7 @@ use crate::comm::UniqueId;
 use crate::comm::bootstrap::id::Invitation;
 use crate::comm::bootstrap::message::Message;
 use crate::comm::bootstrap::proof::{Handshake, Side};
-use crate::comm::bootstrap::{Join, Session, server, unique_id, warning};
+use crate::comm::bootstrap::{Join, Session, porch, unique_id, warning};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::topology::{DeviceKind, Topology};
@@ -79,11 +79,11 @@ fn ranks_meet_on_threads() {
         let config = patient();
         let id = unique_id(&config).unwrap();
         let communicator = Invitation::parse("test", &id).unwrap().communicator;
-        assert!(server::is_serving(communicator));
+        assert!(porch::is_serving(communicator));
         let began = Instant::now();
         meet(&config, &id, ranks);
         println!("{ranks} ranks: {:?}", began.elapsed());
-        wait_until("the root ends", || !server::is_serving(communicator));
+        wait_until("the root ends", || !porch::is_serving(communicator));
         assert_eq!(warning(&id), None);
     }
 }
@@ -194,7 +194,7 @@ fn disturb(address: SocketAddr, secret_is_wrong: &Invitation) -> Vec<TcpStream> 
         stream
     };
     let communicator = secret_is_wrong.communicator;
-    let hello = Message::Hello { communicator, nonce: [1; 32] }.encode();
+    let hello = Message::Hello { communicator, early: false, nonce: [1; 32] }.encode();
     let mut streams =
         vec![open(b""), open(&hello[..9]), open(&random.bytes::<500>()), open(b"GET / HTTP/1.1\r\n\r\n")];
     let mut liar = open(&hello);
@@ -215,7 +215,7 @@ fn strangers_disturb_nobody() {
     let (invitation, address) = root_address(&id);
     let strangers = disturb(address, &invitation);
     meet(&config, &id, 5);
-    wait_until("the root ends", || !server::is_serving(invitation.communicator));
+    wait_until("the root ends", || !porch::is_serving(invitation.communicator));
     drop(strangers);
 }
 
@@ -227,8 +227,8 @@ fn other_protocols_are_told_which_versions_met() {
     stream.write_all(&Message::ForeignHello { protocol: 99 }.encode()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    let Ok(Message::Refused { text }) = Message::decode(&answer[4..]) else { panic!("{answer:?}") };
-    assert!(text.contains("protocol 1,") && text.contains("protocol 99"), "{text}");
+    let Ok(Message::Refused { text, .. }) = Message::decode(&answer[4..]) else { panic!("{answer:?}") };
+    assert!(text.contains("protocol 2,") && text.contains("protocol 99"), "{text}");
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_member_with_another_version_fails_all_with_both_shown() {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let communicator = invitation.communicator;
-        stream.write_all(&Message::Hello { communicator, nonce: [1; 32] }.encode()).unwrap();
+        stream.write_all(&Message::Hello { communicator, early: false, nonce: [1; 32] }.encode()).unwrap();
         let mut challenge = [0; 4 + 1 + 64];
         stream.read_exact(&mut challenge).unwrap();
         let root_nonce = challenge[5..37].try_into().unwrap();
@@ -267,7 +267,7 @@ fn bad_calls_are_refused_with_what_to_do() {
     meet(&config, &id, 2);
     let began = Instant::now();
     let again = join(&config, &id, 0, 2).map(drop);
-    assert!(matches!(again, Err(Error::Remote(text)) if text.contains("nobody listens")));
+    assert!(matches!(again, Err(Error::Remote(text)) if text.contains("serves once")));
     assert!(began.elapsed() < Duration::from_secs(20));
 }
 

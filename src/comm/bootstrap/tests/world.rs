@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Random, sample_card};
 use crate::comm::bootstrap::member::{self, Member, Obstacle};
+use crate::comm::bootstrap::message::Naming;
 use crate::comm::bootstrap::proof::Secret;
 use crate::comm::bootstrap::root::{self, Root, Time};
 use crate::error::{Error, Result};
@@ -72,7 +73,9 @@ pub(super) fn settings() -> member::Settings {
         communicator: [2; 16],
         addresses: addresses(),
         patient: false,
+        early: false,
         bound: BOUND,
+        naming: Naming::default(),
     }
 }
 
@@ -83,7 +86,12 @@ impl World {
             now: Time::ZERO,
             settled: Time::ZERO,
             random: Random(seed),
-            root: Root::new(root::Settings { secret, communicator: [2; 16], stay_after_failure: true }),
+            root: Root::new(root::Settings {
+                secret,
+                communicator: [2; 16],
+                stay_after_failure: true,
+                naming: Naming::default(),
+            }),
             root_listens: true,
             root_starts: Time::ZERO,
             nodes: Vec::new(),
