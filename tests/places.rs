@@ -224,37 +224,49 @@ fn another_user_with_few_threads_is_told() {
     says(&said, "raise the limits of threads");
 }
 
+/// `within` runs something in a control group with little memory, where one can be made; else with little address
+/// space. `leave` takes the group away.
+const GROUP: &str = r#"
+for top in /sys/fs/cgroup/memory /sys/fs/cgroup; do
+  group=$top/shoal-places-$$
+  mkdir $group 2>/dev/null || continue
+  echo 64M >$group/memory.limit_in_bytes 2>/dev/null || echo 64M >$group/memory.max 2>/dev/null && break
+  rmdir $group
+done
+if [ -d "$group" ]; then
+  export group
+  within() { exec sh -c 'echo 0 >$group/cgroup.procs && exec "$@"' within "$@"; }
+else
+  echo 'no group can be made here: a limit on address space instead'
+  within() { ulimit -v 400000; exec "$@"; }
+fi
+leave() {
+  for try in 1 2 3 4 5 6 7 8 9; do
+    [ -d "$group" ] && ! rmdir $group 2>/dev/null || break
+    sleep 0.1
+  done
+}
+trap leave EXIT
+"#;
+
 #[test]
 fn a_group_with_little_memory_suffices() {
-    let inside = "echo 0 >$group/cgroup.procs && exec \"$@\"";
-    let script = format!(
-        "{LOOP}
-        for top in /sys/fs/cgroup/memory /sys/fs/cgroup; do
-          group=$top/shoal-places-$$
-          mkdir $group 2>/dev/null || continue
-          echo 64M >$group/memory.limit_in_bytes 2>/dev/null || echo 64M >$group/memory.max 2>/dev/null && break
-          rmdir $group; group=
-        done
-        if [ -z \"$group\" ]; then
-          echo 'no group can be made here: a limit on address space instead'
-          ulimit -v 400000
-          within() {{ exec \"$@\"; }}
-        else
-          export group
-          within() {{ exec sh -c '{inside}' within \"$@\"; }}
-        fi
-        for r in 0 1 2; do go within \"$RANK\" $r 3 \"$F\" work; done
-        (all); status=$?
-        [ -z \"$group\" ] || for try in 1 2 3 4 5 6 7 8 9; do rmdir $group 2>/dev/null && break; sleep 0.1; done
-        exit $status"
-    );
-    are_good(
-        &place(
-            "a small group",
-            &script.replace("(all)", "bad=0; for rank in $ranks; do wait $rank || bad=1; done; (exit $bad)"),
-        ),
-        3,
-    );
+    let ranks = "for r in 0 1 2; do go within \"$RANK\" $r 3 \"$F\" work; done; all";
+    are_good(&place("a small group", &format!("{LOOP} {GROUP} {ranks}")), 3);
+}
+
+#[test]
+fn a_rank_that_its_group_ends_is_named() {
+    let ranks = "go $RANK 0 3 $F eats; go $RANK 1 3 $F eats; go within $RANK 2 3 $F eats; all";
+    are_good(&place("a group too small", &format!("{LOOP} {GROUP} may=137; {ranks}")), 2);
+}
+
+#[test]
+fn ranks_of_different_users_work() {
+    let ranks = "go $RANK 0 2 $F work; go setpriv --reuid 65534 --clear-groups $RANK 1 2 $F work; all";
+    let said = place("different users", &format!("{LOOP} {ranks}"));
+    are_good(&said, 2);
+    says(&said, "cannot read memory of rank 0");
 }
 
 #[test]

@@ -13,7 +13,7 @@
 //! 3. *process*: the maker's descriptor, opened through its process. Needs a process namespace that holds
 //!    both, and the right to look into each other.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -286,14 +286,14 @@ fn visit(address: &SocketAddr, invitation: &Invitation, deadline: Instant) -> Re
     let fault = |cause: std::io::Error| {
         Error::system("connecting to the local leader", cause, "see whether its process has ended")
     };
-    let mut stream = loop {
+    let stream = loop {
         match UnixStream::connect_addr(address) {
             // A signal of the program's.
             Err(cause) if cause.kind() == ErrorKind::Interrupted && Instant::now() < deadline => {}
             other => break other.map_err(fault)?,
         }
     };
-    stream.write_all(&invitation.key.to_le_bytes()).map_err(fault)?;
+    passing::say(&stream, &invitation.key.to_le_bytes()).map_err(fault)?;
     passing::receive(&stream, deadline)
 }
 

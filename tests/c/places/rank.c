@@ -135,6 +135,19 @@ static void dies_unawaited(ncclComm_t comm) {
   check_verdict(comm, "is gone");
 }
 
+/* Until the kernel ends it, or there is nothing left to eat. */
+static void eats(ncclComm_t comm) {
+  enum { BITE = 1 << 20 };
+  GOOD(sum_once(comm, seat.rank, seat.ranks, 10, words));
+  if (!is_last()) {
+    wait_for_last(comm);
+    return;
+  }
+  say_when();
+  for (char* bite = malloc(BITE); bite != NULL; bite = malloc(BITE)) memset(bite, 1, BITE);
+  kill(getpid(), SIGKILL);
+}
+
 static void executes(ncclComm_t comm) {
   work_some(comm);
   if (!is_last()) {
@@ -192,7 +205,7 @@ int main(int count, char** arguments) {
   const struct {
     const char* name;
     void (*run)(ncclComm_t comm);
-  } parts[] = {{"work", work}, {"storm", work}, {"dies", dies}, {"dies-unawaited", dies_unawaited}, {"executes", executes}, {"stops", stops}};
+  } parts[] = {{"work", work}, {"storm", work}, {"dies", dies}, {"dies-unawaited", dies_unawaited}, {"executes", executes}, {"eats", eats}, {"stops", stops}};
   ncclComm_t comm = meet();
   for (size_t part = 0; part < sizeof parts / sizeof *parts; part++) {
     if (strcmp(what, parts[part].name) == 0) {
