@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use shoal::comm::{Comm, Options, unique_id};
 use shoal::group;
-use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar};
+use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar, Shape};
 use shoal::schedule::{self, Algorithm, Call};
 
 /// Calls of one rank: a name, the operation, its elements.
@@ -31,11 +31,14 @@ fn alone() -> Arc<Comm> {
 
 fn op(kind: Kind, count: usize, source: &mut [f32], target: &mut [f32]) -> Op {
     Op {
-        kind,
-        data_type: DataType::Float32,
-        reduction: Reduction::Sum,
-        peer: 0,
-        count,
+        shape: Shape {
+            count,
+            peer: 0,
+            kind,
+            data_type: DataType::Float32,
+            reduction: Reduction::Sum,
+            in_place: false,
+        },
         source: Address(source.as_mut_ptr().expose_provenance()),
         target: Address(target.as_mut_ptr().expose_provenance()),
         scalar: Scalar::None,
@@ -49,7 +52,7 @@ fn calls(criterion: &mut Criterion) {
     for (name, kind, count) in CALLS {
         let op = op(*kind, *count, &mut source, &mut target);
         bench.bench_function(*name, |bencher| {
-            bencher.iter(|| group::submit("bench", &comm, black_box(&op), None).expect("it runs"));
+            bencher.iter(|| group::submit("bench", &comm, 0, black_box(&op), None).expect("it runs"));
         });
     }
     let send = op(Kind::Send, 2, &mut source, &mut target);
@@ -58,8 +61,8 @@ fn calls(criterion: &mut Criterion) {
         bencher.iter(|| {
             group::start();
             for _ in 0..64 {
-                group::submit("bench", &comm, &send, None).expect("it is taken");
-                group::submit("bench", &comm, &receive, None).expect("it is taken");
+                group::submit("bench", &comm, 0, &send, None).expect("it is taken");
+                group::submit("bench", &comm, 0, &receive, None).expect("it is taken");
             }
             group::end().expect("it runs");
         });

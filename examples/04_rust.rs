@@ -12,7 +12,7 @@ use std::thread;
 use shoal::comm::{Comm, Options, UniqueId, unique_id};
 use shoal::error::Result;
 use shoal::group;
-use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar};
+use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar, Shape};
 
 const RANKS: u32 = 2;
 
@@ -20,17 +20,21 @@ fn average(rank: u32, id: &UniqueId) -> Result<Vec<f64>> {
     let comm = Comm::init_rank(RANKS, id, rank, Options::default())?;
     let mine: Vec<f64> = (0..4).map(|place| f64::from(rank * 100 + place)).collect();
     let mut mean = vec![0.0; mine.len()];
-    let op = Op {
+    let shape = Shape {
         kind: Kind::AllReduce,
         data_type: DataType::Float64,
         reduction: Reduction::Avg,
         peer: 0,
         count: mine.len(),
+        in_place: false,
+    };
+    let op = Op {
+        shape,
         source: Address(mine.as_ptr() as usize),
         target: Address(mean.as_mut_ptr() as usize),
         scalar: Scalar::None,
     };
-    group::submit("the average", &comm, &op, None)?;
+    group::submit("the average", &comm, 0, &op, None)?;
     comm.destroy()?;
     Ok(mean)
 }

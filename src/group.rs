@@ -17,11 +17,15 @@ use crate::op::Op;
 /// One communicator's operations of the open group.
 struct Basket {
     comm: Arc<Comm>,
+    /// The number by which the program called the communicator; 0 where there was none.
+    handle: usize,
     ops: Vec<Op>,
 }
 
 #[derive(Default)]
 struct Group {
+    /// One without operations is left from an earlier group: most groups are on the communicator of the group
+    /// before. It keeps the husk of its communicator until the thread uses another one, or ends.
     baskets: Vec<Basket>,
     streams: Vec<Arc<Stream>>,
     /// Whether a call named the NULL stream, so that the end waits.
@@ -34,22 +38,46 @@ struct Group {
     spare: Vec<Vec<Op>>,
 }
 
+/// What a thread has open. In one place, since finding a thread's own memory costs as much as the rest of a call.
+struct Thread {
+    depth: Cell<u32>,
+    group: RefCell<Group>,
+}
+
 thread_local! {
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
-    static GROUP: RefCell<Group> = RefCell::new(Group::default());
+    static THREAD: Thread = const {
+        Thread {
+            depth: Cell::new(0),
+            group: RefCell::new(Group {
+                baskets: Vec::new(),
+                streams: Vec::new(),
+                waits: false,
+                births: Vec::new(),
+                is_blocking: None,
+                error: None,
+                spare: Vec::new(),
+            }),
+        }
+    };
+}
+
+/// How many groups are open on this thread. A thread that is ending has none.
+#[inline]
+fn depth() -> u32 {
+    THREAD.try_with(|thread| thread.depth.get()).unwrap_or(0)
 }
 
 /// Opens a group on this thread; groups nest.
 #[inline]
 pub fn start() {
-    DEPTH.set(DEPTH.get() + 1);
+    THREAD.with(|thread| thread.depth.set(thread.depth.get() + 1));
 }
 
 /// Whether a group is open on this thread.
 #[must_use]
 #[inline]
 pub fn is_open() -> bool {
-    DEPTH.get() > 0
+    depth() > 0
 }
 
 /// Closes the innermost group of this thread; the outermost hands everything over. With the NULL stream it
@@ -60,30 +88,55 @@ pub fn is_open() -> bool {
 /// went wrong while the work ran.
 #[inline]
 pub fn end() -> Result<Code> {
-    match DEPTH.get() {
+    THREAD.with(|thread| match thread.depth.get() {
         0 => {
             Err(Error::usage("ncclGroupEnd", "no group is open on this thread", "call ncclGroupStart first"))
         }
         1 => {
-            DEPTH.set(0);
-            GROUP.with_borrow_mut(Group::seal)
+            thread.depth.set(0);
+            thread.group.borrow_mut().seal()
         }
         depth => {
-            DEPTH.set(depth - 1);
+            thread.depth.set(depth - 1);
             Ok(Code::Success)
         }
-    }
+    })
 }
 
-/// Adds a checked call to the open group, or runs it as a batch of one.
+/// The short way into an open group, for a call on the communicator of the call before it, by its number
+/// `handle`, and on the NULL stream. `make` gives the operation, if the call is sound. `false`: nothing has happened,
+/// and the call has to go the long way, which also knows what is wrong with it. Whether the communicator can
+/// still be used is looked at by the end of the group.
+#[inline(always)]
+pub fn join(handle: usize, make: impl FnOnce(&Comm) -> Option<Op>) -> bool {
+    let joined = THREAD.try_with(|thread| {
+        if thread.depth.get() == 0 || handle == 0 {
+            return false;
+        }
+        let Ok(mut group) = thread.group.try_borrow_mut() else { return false };
+        let Some(basket) = group.baskets.last_mut() else { return false };
+        let ops = &mut basket.ops;
+        if basket.handle != handle || ops.is_empty() || ops.len() == ops.capacity() {
+            return false;
+        }
+        let Some(op) = make(&basket.comm) else { return false };
+        ops.push(op);
+        group.waits = true;
+        true
+    });
+    joined.unwrap_or(false)
+}
+
+/// Adds a checked call to the open group, or runs it as a batch of one. `handle` is the communicator's number,
+/// or 0.
 ///
 /// # Errors
 /// The communicator cannot take it, or what went wrong while it ran.
 #[inline]
-pub fn submit(call: &'static str, comm: &Arc<Comm>, op: &Op, stream: StreamRef) -> Result<()> {
+pub fn submit(call: &'static str, comm: &Arc<Comm>, handle: usize, op: &Op, stream: StreamRef) -> Result<()> {
     let endpoint = comm.usable(call)?;
-    if DEPTH.get() > 0 {
-        return GROUP.with_borrow_mut(|group| group.add(call, comm, op, stream));
+    if depth() > 0 {
+        return THREAD.with(|thread| thread.group.borrow_mut().add(call, comm, handle, op, stream));
     }
     match stream {
         None => endpoint.run(std::slice::from_ref(op)),
@@ -101,8 +154,8 @@ pub fn submit(call: &'static str, comm: &Arc<Comm>, op: &Op, stream: StreamRef) 
 /// Remembers that a call of the open group was invalid, so that its end starts nothing.
 pub fn poison(error: &Error) {
     if is_open() {
-        GROUP.with_borrow_mut(|group| {
-            group.error.get_or_insert_with(|| error.clone());
+        THREAD.with(|thread| {
+            thread.group.borrow_mut().error.get_or_insert_with(|| error.clone());
         });
     }
 }
@@ -114,7 +167,8 @@ pub fn poison(error: &Error) {
 /// What went wrong, if it ran now; or it does not fit into the group.
 pub fn birth(birth: Birth) -> Result<Code> {
     if is_open() {
-        return GROUP.with_borrow_mut(|group| {
+        return THREAD.with(|thread| {
+            let mut group = thread.group.borrow_mut();
             let agreed = group.agree(birth.call(), birth.is_blocking());
             // Kept also if not, so that it is undone with the group.
             group.births.push(birth);
@@ -125,8 +179,14 @@ pub fn birth(birth: Birth) -> Result<Code> {
 }
 
 impl Group {
-    #[inline]
-    fn add(&mut self, call: &'static str, comm: &Arc<Comm>, op: &Op, stream: StreamRef) -> Result<()> {
+    fn add(
+        &mut self,
+        call: &'static str,
+        comm: &Arc<Comm>,
+        handle: usize,
+        op: &Op,
+        stream: StreamRef,
+    ) -> Result<()> {
         match stream {
             None => self.waits = true,
             Some(stream) => {
@@ -136,14 +196,18 @@ impl Group {
             }
         }
         // Calls on one communicator mostly follow each other.
-        if let Some(basket) = self.baskets.iter_mut().rev().find(|basket| Arc::ptr_eq(&basket.comm, comm)) {
-            basket.ops.push(*op);
+        if let Some(index) = self.baskets.iter().rposition(|basket| Arc::ptr_eq(&basket.comm, comm)) {
+            if self.baskets[index].ops.is_empty() {
+                self.agree(call, comm.is_blocking())?;
+            }
+            self.baskets[index].ops.push(*op);
             return Ok(());
         }
         self.agree(call, comm.is_blocking())?;
+        self.forget_empty();
         let mut ops = self.spare.pop().unwrap_or_default();
         ops.push(*op);
-        self.baskets.push(Basket { comm: Arc::clone(comm), ops });
+        self.baskets.push(Basket { comm: Arc::clone(comm), handle, ops });
         Ok(())
     }
 
@@ -162,8 +226,33 @@ impl Group {
         ))
     }
 
+    /// Puts away the basket of an earlier group, if one is left.
+    fn forget_empty(&mut self) {
+        if let Some(basket) = self.baskets.pop_if(|basket| basket.ops.is_empty()) {
+            self.spare.push(basket.ops);
+        }
+    }
+
     /// Hands everything over and leaves the group empty, whatever happens.
+    #[inline]
     fn seal(&mut self) -> Result<Code> {
+        if let ([basket], true, true) = (self.baskets.as_mut_slice(), self.waits, self.streams.is_empty())
+            && self.births.is_empty()
+            && self.error.is_none()
+        {
+            // The common case, and nothing but it.
+            let usable = basket.comm.usable("ncclGroupEnd");
+            let result = usable.and_then(|endpoint| endpoint.run(&basket.ops));
+            basket.ops.clear();
+            self.waits = false;
+            self.is_blocking = None;
+            return result.map(|()| Code::Success);
+        }
+        self.seal_any()
+    }
+
+    fn seal_any(&mut self) -> Result<Code> {
+        self.forget_empty();
         let mut births = std::mem::take(&mut self.births);
         let result = match self.error.take() {
             Some(error) => Err(error),
@@ -187,9 +276,6 @@ impl Group {
     }
 
     fn launch(&mut self) -> Result<()> {
-        if let ([basket], true, true) = (self.baskets.as_slice(), self.waits, self.streams.is_empty()) {
-            return basket.comm.usable("ncclGroupEnd")?.run(&basket.ops);
-        }
         for basket in &self.baskets {
             basket.comm.usable("ncclGroupEnd")?.engine().prepare(&basket.ops)?;
         }

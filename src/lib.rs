@@ -35,7 +35,7 @@
 //!
 //! # Where unsafe code may stand
 //! In `abi`, `system`, `device`, `transport/shm` and `transport/sim`, in two files of the command (buffers and
-//! functions of the library that is measured), and in `engine/act.rs`: the one file of the engine that hands
+//! functions of the library that is measured), and in `engine/act`: the one room of the engine that hands
 //! the caller's promise about its buffers on to device and transport. `tests/tidy` holds this list.
 //!
 //! # Where the first design was changed
@@ -43,6 +43,9 @@
 //!   faster than the kernel's copy between processes; that copy remains a setting (`SHOAL_BULK_BYTES`).
 //! - A rank in a long wait says in shared memory where it stands ([`transport::Standing`]): ranks that all wait
 //!   for each other in different calls exchange no packet by which they would notice.
+//! - Revoke stops what runs on the rank that calls it; peers that wait for that rank get an error, and each of them
+//!   revokes as well. A communicator on which the ranks disagreed or one died stays without Split and Grow, revoked
+//!   or not. Finalize after Revoke is refused, as NCCL's header says.
 //! - Point-to-point messages and collectives of a communicator share one line per ordered pair. A send that was
 //!   meant for a receive behind a collective is a disagreement, and is told as one.
 

@@ -272,19 +272,42 @@ pub enum Scalar {
     At(Address),
 }
 
-/// One call, checked, on one communicator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Op {
+/// What of a call decides its plan: everything but the addresses and the scalar. Two words, so that a batch is
+/// compared with a known one in passing.
+#[derive(Clone, Copy, Debug, Hash)]
+#[repr(C)]
+#[allow(clippy::derived_hash_with_manual_eq, reason = "equal field by field either way")]
+pub struct Shape {
+    /// The count as the caller gave it: per rank for all but AllReduce, Reduce and Broadcast.
+    pub count: usize,
+    /// The root or the peer; 0 where there is none.
+    pub peer: u32,
     /// Which operation.
     pub kind: Kind,
     /// Of which elements.
     pub data_type: DataType,
     /// How they are combined; `Sum` where nothing is.
     pub reduction: Reduction,
-    /// The root or the peer; 0 where there is none.
-    pub peer: u32,
-    /// The count as the caller gave it: per rank for all but AllReduce, Reduce and Broadcast.
-    pub count: usize,
+    /// Whether the source lies in the target (or the target in the source) where the interface says in place.
+    pub in_place: bool,
+}
+
+const _: () = assert!(size_of::<Shape>() == 16);
+
+impl PartialEq for Shape {
+    #[inline]
+    fn eq(&self, other: &Shape) -> bool {
+        self.count == other.count && self.small() == other.small()
+    }
+}
+
+impl Eq for Shape {}
+
+/// One call, checked, on one communicator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Op {
+    /// What is called.
+    pub shape: Shape,
     /// What is read.
     pub source: Address,
     /// What is written.
@@ -293,10 +316,47 @@ pub struct Op {
     pub scalar: Scalar,
 }
 
-impl Op {
+impl Shape {
+    /// All but the count, in one word, as it lies in memory.
+    #[must_use]
+    #[inline]
+    pub const fn small(&self) -> u64 {
+        self.peer as u64
+            | (self.kind as u64) << 32
+            | (self.data_type as u64) << 40
+            | (self.reduction as u64) << 48
+            | (self.in_place as u64) << 56
+    }
+
     /// `count` in bytes.
     #[must_use]
+    #[inline]
     pub const fn bytes(&self) -> usize {
         self.count * self.data_type.size_bytes()
+    }
+
+    /// The same call by `rank` with its memory at these places, which may make it one in place.
+    #[must_use]
+    #[inline]
+    pub const fn at(self, source: Address, target: Address, rank: u32) -> Shape {
+        let slice = self.bytes().wrapping_mul(rank as usize);
+        let in_place = match self.kind {
+            Kind::AllReduce | Kind::Reduce | Kind::Broadcast => source.0 == target.0,
+            Kind::AllGather => source.0 == target.add(slice).0,
+            Kind::ReduceScatter => target.0 == source.add(slice).0,
+            Kind::Gather => rank == self.peer && source.0 == target.add(slice).0,
+            Kind::Scatter => rank == self.peer && target.0 == source.add(slice).0,
+            Kind::AlltoAll | Kind::Send | Kind::Recv => false,
+        };
+        Shape { in_place, ..self }
+    }
+}
+
+impl Op {
+    /// The count in bytes.
+    #[must_use]
+    #[inline]
+    pub const fn bytes(&self) -> usize {
+        self.shape.bytes()
     }
 }

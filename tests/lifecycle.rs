@@ -108,6 +108,38 @@ fn what_torch_does_with_threads_and_children() {
 }
 
 #[test]
+fn torchs_calls_in_its_order() {
+    cases(&[("torch", "blocking"), ("torch", "non-blocking"), ("torch", "aborted")]);
+}
+
+#[test]
+fn valgrind_finds_nothing_wrong_with_torchs_calls() {
+    under_valgrind(&[("torch", "blocking"), ("torch", "non-blocking"), ("torch", "aborted")]);
+}
+
+/// Lives of which every process works out the plan from a seed: `SHOAL_TEST_SEED` runs one, `SHOAL_TEST_CAMPAIGN=full`
+/// a thousand.
+#[test]
+fn random_lives_end_well_and_leave_nothing_behind() {
+    const FULL: u64 = 1000;
+    const USUAL: u64 = 100;
+    const AT_ONCE: u64 = 50;
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let is_full = std::env::var("SHOAL_TEST_CAMPAIGN").is_ok_and(|text| text == "full");
+    let (first, count) = match number("SHOAL_TEST_SEED") {
+        Some(seed) => (seed, 1),
+        None => (0, number("SHOAL_TEST_SEEDS").unwrap_or(if is_full { FULL } else { USUAL })),
+    };
+    let _turn = take_turn();
+    for seed in (first..first + count).step_by(AT_ONCE as usize) {
+        let lives = AT_ONCE.min(first + count - seed);
+        let mut command = Command::new(build("random"));
+        command.args([seed.to_string(), lives.to_string()]);
+        run(&format!("random {seed} {lives}"), command, LIMIT);
+    }
+}
+
+#[test]
 fn a_death_is_told_to_who_asks_and_an_exit_is_none() {
     cases(&[("lives", "silent")]);
 }
@@ -173,6 +205,9 @@ const FOR_VALGRIND: &[(&str, &str)] = &[
     ("abort", "left"),
     ("abort", "returned"),
     ("exits", "threads"),
+    ("children", "grow"),
+    ("children", "scalable"),
+    ("lives", "two-threads"),
 ];
 
 fn under_valgrind(list: &[(&str, &str)]) {

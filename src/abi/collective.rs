@@ -6,9 +6,9 @@ use crate::abi::convert::{bad, data_type, rank_of, stream_of};
 use crate::abi::types::{CommHandle, ResultNumber, StreamHandle};
 use crate::abi::wall;
 use crate::comm::{Comm, handle};
-use crate::error::Result;
+use crate::error::{Code, Result};
 use crate::group;
-use crate::op::{Address, DataType, Kind, Op, Reduction, Scalar};
+use crate::op::{Address, DataType, Kind, Op, Reduction, Scalar, Shape};
 
 /// A call as it came.
 #[derive(Clone, Copy)]
@@ -32,10 +32,15 @@ const NO_PEER: c_int = 0;
 /// Boundary, convert, call. The kind is a constant, so that each function keeps its own checks only.
 #[inline(always)]
 fn enqueue<const KIND: usize>(call: Call) -> ResultNumber {
+    let (kind, handle) = (const { Kind::ALL[KIND] }, call.comm.addr());
+    // No wall: nothing on this way can panic.
+    if call.stream.is_null() && group::join(handle, |comm| convert(kind, &call, comm).ok()) {
+        return Code::Success as ResultNumber;
+    }
     wall::grouped(call.name, || {
-        handle::with(call.name, call.comm.addr(), |comm| {
-            let op = convert(const { Kind::ALL[KIND] }, &call, comm)?;
-            group::submit(call.name, comm, &op, stream_of(call.name, call.stream)?)
+        handle::with(call.name, handle, |comm| {
+            let op = convert(kind, &call, comm)?;
+            group::submit(call.name, comm, handle, &op, stream_of(call.name, call.stream)?)
         })
     })
 }
@@ -54,16 +59,9 @@ fn convert(kind: Kind, call: &Call, comm: &Comm) -> Result<Op> {
     };
     fits(kind, call, data_type, comm.ranks())?;
     memory_is_given(kind, call, comm.rank() == peer)?;
-    Ok(Op {
-        kind,
-        data_type,
-        reduction,
-        peer,
-        count: call.count,
-        source: Address(call.source.addr()),
-        target: Address(call.target.addr()),
-        scalar,
-    })
+    let (source, target) = (Address(call.source.addr()), Address(call.target.addr()));
+    let shape = Shape { count: call.count, peer, kind, data_type, reduction, in_place: false };
+    Ok(Op { shape: shape.at(source, target, comm.rank()), source, target, scalar })
 }
 
 #[inline(always)]

@@ -17,14 +17,14 @@ const FRAME: u64 = 16;
 /// The head of every packet of a collective, but for its sequence.
 #[must_use]
 pub fn of_collective(op: &Op) -> Head {
-    let (size, data_type, reduction) = if op.kind.reduces() {
-        (op.count, op.data_type as u64, op.reduction as u64)
+    let (size, data_type, reduction) = if op.shape.kind.reduces() {
+        (op.shape.count, op.shape.data_type as u64, op.shape.reduction as u64)
     } else {
         (op.bytes(), ANY, ANY)
     };
-    let root = if op.kind.has_root() { op.peer } else { 0 };
+    let root = if op.shape.kind.has_root() { op.shape.peer } else { 0 };
     Head {
-        what: size as u64 & SIZE_MASK | (op.kind as u64) << 48 | data_type << 53 | reduction << 57,
+        what: size as u64 & SIZE_MASK | (op.shape.kind as u64) << 48 | data_type << 53 | reduction << 57,
         which: u64::from(root) << 32,
     }
 }
@@ -100,15 +100,11 @@ fn reduction_name(number: u64) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::{Address, Scalar};
+    use crate::op::{Address, Scalar, Shape};
 
     fn op(kind: Kind, data_type: DataType, count: usize) -> Op {
         Op {
-            kind,
-            data_type,
-            reduction: Reduction::Sum,
-            peer: 3,
-            count,
+            shape: Shape { count, peer: 3, kind, data_type, reduction: Reduction::Sum, in_place: false },
             source: Address(1),
             target: Address(2),
             scalar: Scalar::None,

@@ -4,7 +4,8 @@
 //! 1. Messages to this rank itself are local copies, matched in order.
 //! 2. Per peer, in the order of the calls: a small message joins the frame being filled; a large one, or a
 //!    full frame, closes it. A frame of one message is sent as that message.
-//! 3. Nothing waits for anything: lanes are independent, and within a lane the order of the calls holds.
+//! 3. What comes from a peer is one step: its messages in order, from whatever packets bring them.
+//! 4. Nothing waits for anything: lanes are independent, and within a lane the order of the calls holds.
 
 use super::LENGTH_BYTES;
 use crate::schedule::{Action, Lane, Plan, Range, Step};
@@ -49,10 +50,9 @@ pub fn plan(messages: &[Message], rank: u32, limits: Limits) -> Result<Plan, Str
         if is_send {
             send_lane(&mut plan, lane.iter().map(|i| &messages[*i]), limits);
         } else {
-            for i in lane {
-                let into = range(&messages[*i]);
-                push(&mut plan, Action::Recv { peer, into });
-            }
+            let first = plan.messages.len() as u32;
+            lane.iter().for_each(|i| note(&mut plan, &messages[*i]));
+            push(&mut plan, Action::RecvMessages { peer, first, count: lane.len() as u32 });
         }
         close_lane(&mut plan, first);
     }
@@ -65,6 +65,13 @@ fn key(message: &Message) -> (u32, bool) {
 
 fn range(message: &Message) -> Range {
     Range::new(message.buffer, 0, message.bytes)
+}
+
+/// Adds to the plan's messages. What no frame holds has a length that no frame carries.
+fn note(plan: &mut Plan, message: &Message) {
+    plan.messages.push(range(message));
+    let length = u32::try_from(message.bytes).unwrap_or(u32::MAX);
+    plan.lengths.extend(length.to_le_bytes());
 }
 
 fn push(plan: &mut Plan, action: Action) {
@@ -128,7 +135,7 @@ struct Frame {
 
 impl Frame {
     fn add(&mut self, plan: &mut Plan, message: &Message) {
-        plan.messages.push(range(message));
+        note(plan, message);
         self.peer = message.peer;
         self.count += 1;
         self.bytes += LENGTH_BYTES + message.bytes;
@@ -138,6 +145,7 @@ impl Frame {
         let Frame { peer, count, bytes } = std::mem::take(self);
         if count == 1 {
             let from = plan.messages.pop().expect("it was added");
+            plan.lengths.truncate(plan.messages.len() * LENGTH_BYTES);
             push(plan, Action::Send { peer, from });
         } else if count > 1 {
             let first = plan.messages.len() as u32 - count;
@@ -194,8 +202,13 @@ mod tests {
                     prop_assert!(frame.iter().all(|range| range.bytes <= message_bytes));
                 }
             }
-            let received = on.steps.iter().filter(|s| matches!(s.action, Action::Recv { .. })).count();
-            prop_assert_eq!(received, list.iter().filter(|m| !m.is_send).count());
+            let received = on.steps.iter().map(|step| match step.action {
+                Action::RecvMessages { count, .. } => count as usize,
+                _ => 0,
+            });
+            prop_assert_eq!(received.sum::<usize>(), list.iter().filter(|m| !m.is_send).count());
+            let lengths = on.lengths.chunks_exact(LENGTH_BYTES).map(|four| u32::from_le_bytes(four.try_into().unwrap()));
+            prop_assert!(lengths.eq(on.messages.iter().map(|range| range.bytes as u32)));
             let in_lanes: u32 = on.lanes.iter().map(|lane| lane.count).sum();
             prop_assert_eq!(in_lanes as usize, on.steps.len());
         }

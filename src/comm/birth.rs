@@ -58,7 +58,10 @@ pub(super) fn join(ids: &[UniqueId], rank: u32, ranks: u32, cancel: &Arc<AtomicB
     if let Some(warning) = bootstrap::warning(id) {
         log::warn(format_args!("{warning}"));
     }
-    let session = Session::join(config, &Join { id, rank, ranks, ..Join::default() }, Arc::clone(cancel))?;
+    let request = Join { id, rank, ranks, ..Join::default() };
+    // Without this rank nobody will ever meet by the id. If it was made here, latecomers are turned away.
+    let session =
+        Session::join(config, &request, Arc::clone(cancel)).inspect_err(|_| bootstrap::retire(id))?;
     for id in unused.iter().filter(|unused| *unused != id) {
         bootstrap::retire(id);
     }

@@ -63,6 +63,16 @@ impl Comm {
         Err(self.unusable(call))
     }
 
+    /// Finalizes if that was not done, and gives everything back.
+    ///
+    /// # Errors
+    /// It belongs to the parent of this process, for which nothing changes.
+    pub fn destroy(&self) -> Result<()> {
+        self.settle()?;
+        self.close();
+        Ok(())
+    }
+
     /// The first half of Destroy, during which the handle still names it, so that an abort can end it: waits for
     /// what was started.
     ///

@@ -97,6 +97,18 @@ pub struct Comm {
 const UNTOLD: u32 = i32::MAX.unsigned_abs();
 
 impl Comm {
+    /// Meets the other ranks of `id` and becomes rank `rank` of `ranks`. Bounded by the settings; it does not wait if
+    /// the communicator is to be a non-blocking one.
+    ///
+    /// # Errors
+    /// Who did not come, or what the system refused.
+    pub fn init_rank(ranks: u32, id: &UniqueId, rank: u32, options: Options) -> Result<Arc<Comm>> {
+        let birth = init_rank("Comm::init_rank", ranks, vec![*id], rank, options);
+        let child = birth.child().cloned();
+        births::run(vec![birth])?;
+        child.ok_or_else(|| Error::Internal("a birth without a child".into()))
+    }
+
     /// One that will be rank `rank` of `ranks`, as far as that is known before the birth.
     fn unborn(seat: Option<(u32, u32)>, options: Options) -> Arc<Comm> {
         let (rank, ranks) = seat.unwrap_or((UNTOLD, UNTOLD));

@@ -4,9 +4,8 @@
 use std::collections::HashMap;
 
 use super::compile::{BatchPlan, Facts, compile};
-use super::shape::Shape;
 use crate::error::Result;
-use crate::op::Op;
+use crate::op::{Op, Shape};
 
 /// Plans kept before all are forgotten: a bound for jobs whose shapes never repeat.
 const KEPT_COUNT: usize = 4096;
@@ -54,13 +53,11 @@ impl Cache {
     #[inline]
     fn is_plan_of(&self, index: u32, ops: &[Op]) -> bool {
         let Some(plan) = self.plans.get(index as usize) else { return false };
-        plan.shapes.len() == ops.len()
-            && plan.shapes.iter().zip(ops).all(|(shape, op)| *shape == Shape::of(op, self.facts.rank))
+        plan.shapes.len() == ops.len() && plan.shapes.iter().zip(ops).all(|(shape, op)| *shape == op.shape)
     }
 
     fn find_by_hash(&mut self, ops: &[Op], may_forget: bool) -> Result<PlanId> {
-        let rank = self.facts.rank;
-        let hash = ops.iter().fold(ops.len() as u64, |hash, op| Shape::of(op, rank).mix(hash));
+        let hash = ops.iter().fold(ops.len() as u64, |hash, op| mix(hash, &op.shape));
         let mut candidate = self.by_hash.get(&hash).copied();
         while let Some(index) = candidate {
             if self.is_plan_of(index, ops) {
@@ -79,6 +76,13 @@ impl Cache {
         self.last = index;
         Ok(PlanId(index))
     }
+}
+
+/// A number that differs for nearly all different shapes.
+#[inline]
+fn mix(before: u64, shape: &Shape) -> u64 {
+    let mixed = (before ^ shape.small()).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    (mixed ^ shape.count as u64).wrapping_mul(0xd6e8_feb8_6659_fd93)
 }
 
 /// The keys are hashes already.

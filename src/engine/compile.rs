@@ -2,10 +2,9 @@
 //! together.
 #![forbid(unsafe_code)]
 
-use super::shape::Shape;
 use crate::coalesce::{self, Limits, Message, head};
 use crate::error::{Error, Result};
-use crate::op::{Combine, DataType, Head, Kind, Op};
+use crate::op::{Combine, DataType, Head, Kind, Op, Shape};
 use crate::schedule::{self, Call, Lane, Plan, Step};
 use crate::tune;
 
@@ -71,8 +70,8 @@ impl Part {
         match &self.work {
             Work::Collective(collective) => head::describe(head::numbered(collective.head, number)),
             Work::Messages => {
-                let sends = ops.iter().filter(|op| op.kind == Kind::Send).count();
-                let receives = ops.iter().filter(|op| op.kind == Kind::Recv).count();
+                let sends = ops.iter().filter(|op| op.shape.kind == Kind::Send).count();
+                let receives = ops.iter().filter(|op| op.shape.kind == Kind::Recv).count();
                 match (sends, receives) {
                     (1, 0) => format!("Send of {} bytes", ops[0].bytes()),
                     (0, 1) => format!("Recv of {} bytes", ops[0].bytes()),
@@ -88,10 +87,11 @@ pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
     let mut parts = Vec::new();
     let mut messages = Vec::new();
     for (index, op) in ops.iter().enumerate() {
-        if op.kind.is_point_to_point() {
-            let is_send = op.kind == Kind::Send;
-            messages.push(Message { is_send, peer: op.peer, bytes: op.bytes(), buffer: index as u32 });
-        } else if op.count > 0 {
+        let Shape { kind, peer, count, .. } = op.shape;
+        if kind.is_point_to_point() {
+            let is_send = kind == Kind::Send;
+            messages.push(Message { is_send, peer, bytes: op.bytes(), buffer: index as u32 });
+        } else if count > 0 {
             parts.push(collective(index, op, facts)?);
         }
     }
@@ -101,28 +101,21 @@ pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
         })?;
         parts.push(Part::new(plan, Work::Messages));
     }
-    Ok(BatchPlan { shapes: ops.iter().map(|op| Shape::of(op, facts.rank)).collect(), parts })
+    Ok(BatchPlan { shapes: ops.iter().map(|op| op.shape).collect(), parts })
 }
 
 fn collective(index: usize, op: &Op, facts: &Facts) -> Result<Part> {
-    let call = Call {
-        kind: op.kind,
-        data_type: op.data_type,
-        reduction: op.reduction,
-        root: op.peer,
-        count: op.count,
-        ranks: facts.ranks,
-        in_place: Shape::of(op, facts.rank).in_place,
-    };
+    let Shape { count, peer: root, kind, data_type, reduction, in_place } = op.shape;
+    let call = Call { kind, data_type, reduction, root, count, ranks: facts.ranks, in_place };
     let algorithm = tune::choose(&call, &facts.tune, &facts.algorithm);
     let plan = schedule::plan(algorithm, &call, facts.rank).ok_or_else(|| {
-        Error::Internal(format!("{algorithm:?} has no form of {} for {} ranks", op.kind.name(), facts.ranks))
+        Error::Internal(format!("{algorithm:?} has no form of {} for {} ranks", kind.name(), facts.ranks))
     })?;
     let work = Work::Collective(Collective {
         op: index,
         head: head::of_collective(op),
-        combine: op.reduction.combine(),
-        data_type: op.data_type,
+        combine: reduction.combine(),
+        data_type,
         scales: plan.steps.iter().any(|step| matches!(step.action, schedule::Action::Scale { .. })),
     });
     Ok(Part::new(plan, work))

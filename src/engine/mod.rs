@@ -4,7 +4,7 @@
 //! [`Engine::poll`] moves it along and never blocks, [`Engine::completed`] says how far it came. It owns no
 //! thread and reads no clock. [`driver`] owns both: it decides who polls and how a wait waits.
 //!
-//! - `shape`: what of a batch decides its plan; `compile`: the plan; `cache`: plans already made.
+//! - `compile`: the plan of a batch, by the shapes of its operations; `cache`: plans already made.
 //! - `run`: where the running plan stands. `act`: the hands that touch memory and the transport.
 //! - `stream`: streams of the host device, and launches, which tie batches of several communicators together.
 
@@ -13,7 +13,6 @@ mod cache;
 mod compile;
 pub mod driver;
 mod run;
-mod shape;
 pub mod stream;
 
 use std::collections::VecDeque;
@@ -42,6 +41,17 @@ pub enum Poll {
     Waiting,
     /// Something moved; poll again.
     Moved,
+}
+
+/// What became of a message that was tried the short way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// It is done.
+    Done,
+    /// Nothing has happened yet, and may soon.
+    NotYet,
+    /// It is not for the short way; nothing has happened.
+    No,
 }
 
 /// A sealed batch on its way.
@@ -142,6 +152,21 @@ impl<T: Transport, D: Device> Engine<T, D> {
         list.extend_from_slice(ops);
         self.queue.push_back(Job { ops: list, plan: id, launch: None, has_started: true });
         self.submitted
+    }
+
+    /// Does a lone message to or from a peer, if it is one packet. It is a batch like any other, only that its
+    /// plan is too short to be written down.
+    #[inline]
+    pub fn pass(&mut self, op: &Op) -> Pass {
+        if self.failure.is_some() || !self.queue.is_empty() {
+            return Pass::No;
+        }
+        let pass = self.hands.pass(op);
+        if pass == Pass::Done {
+            self.submitted += 1;
+            self.completed += 1;
+        }
+        pass
     }
 
     /// How many batches are done.

@@ -16,8 +16,10 @@ pub(super) struct Progress {
     pub(super) next: u32,
     /// Whether the step has been announced or its packet recognized.
     pub(super) has_begun: bool,
-    /// Bytes of the step that are done.
+    /// Bytes of the step, or of its message under way, that are done.
     pub(super) moved_bytes: usize,
+    /// Messages of the step that are done.
+    pub(super) taken_count: u32,
 }
 
 /// A lane with steps left.
@@ -72,7 +74,7 @@ impl Run {
         let mut has_moved = false;
         while let Some(part) = plan.parts.get(self.part) {
             has_moved |=
-                if self.has_entered { self.poll(part, hands)? } else { self.enter(part, ops, hands)? };
+                if self.has_entered { self.poll(part, ops, hands)? } else { self.enter(part, ops, hands)? };
             if !self.open.is_empty() {
                 return Ok(if has_moved { Advance::Moved } else { Advance::Waiting });
             }
@@ -101,7 +103,7 @@ impl Run {
         let mut has_moved = false;
         for (lane, steps) in part.lanes.iter().enumerate() {
             let mut open = Open { lane: lane as u32, progress: Progress::default() };
-            has_moved |= self.poll_lane(&mut open, steps, part, hands)?;
+            has_moved |= self.poll_lane(&mut open, steps, part, ops, hands)?;
             if (open.progress.next as usize) < steps.len() {
                 self.open.push(open);
             }
@@ -111,12 +113,17 @@ impl Run {
 
     /// Moves every open lane as far as it goes; whether any moved.
     #[inline]
-    fn poll<T: Transport, D: Device>(&mut self, part: &Part, hands: &mut Hands<T, D>) -> Result<bool> {
+    fn poll<T: Transport, D: Device>(
+        &mut self,
+        part: &Part,
+        ops: &[Op],
+        hands: &mut Hands<T, D>,
+    ) -> Result<bool> {
         let mut has_moved = false;
         let mut place = 0;
         while let Some(mut open) = self.open.get(place).copied() {
             let steps = &part.lanes[open.lane as usize];
-            has_moved |= self.poll_lane(&mut open, steps, part, hands)?;
+            has_moved |= self.poll_lane(&mut open, steps, part, ops, hands)?;
             if open.progress.next as usize == steps.len() {
                 self.open.swap_remove(place);
             } else {
@@ -139,6 +146,7 @@ impl Run {
         open: &mut Open,
         steps: &[Step],
         part: &Part,
+        ops: &[Op],
         hands: &mut Hands<T, D>,
     ) -> Result<bool> {
         let mut has_moved = false;
@@ -146,7 +154,7 @@ impl Run {
             if step.wait_count > 0 && self.must_wait(step, part) {
                 break;
             }
-            let outcome = hands.act(&step.action, part, &self.bound, &mut open.progress)?;
+            let outcome = hands.act(&step.action, part, ops, &self.bound, &mut open.progress)?;
             has_moved |= outcome != Outcome::Blocked;
             if outcome != Outcome::Done {
                 break;
@@ -176,6 +184,7 @@ impl Run {
         match step.action {
             Action::Send { peer, .. }
             | Action::SendFrame { peer, .. }
+            | Action::RecvMessages { peer, .. }
             | Action::Recv { peer, .. }
             | Action::RecvReduce { peer, .. } => Some(peer),
             Action::Copy { .. } | Action::Reduce { .. } | Action::Scale { .. } | Action::Divide { .. } => {

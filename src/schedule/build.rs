@@ -268,6 +268,7 @@ impl Builder {
             lanes,
             waits: self.waits,
             messages: Vec::new(),
+            lengths: Vec::new(),
             scratch_bytes: self.scratch_bytes,
             algorithm: self.algorithm,
         }

@@ -97,7 +97,17 @@ pub enum Action {
         /// Of how many bytes, with the frame's own.
         bytes: usize,
     },
-    /// The next message from `peer`.
+    /// The next messages from `peer`, in whatever packets they come: `count` entries of [`Plan::messages`] from
+    /// `first` on.
+    RecvMessages {
+        /// From whom.
+        peer: u32,
+        /// The first of them.
+        first: u32,
+        /// How many.
+        count: u32,
+    },
+    /// The next packet from `peer`.
     Recv {
         /// From whom.
         peer: u32,
@@ -184,8 +194,10 @@ pub struct Plan {
     pub lanes: Vec<Lane>,
     /// What steps wait for.
     pub waits: Vec<Wait>,
-    /// The messages of the frames.
+    /// The messages of frames and of receives.
     pub messages: Vec<Range>,
+    /// The lengths of `messages`, as a frame carries them.
+    pub lengths: Vec<u8>,
     /// How much [`SCRATCH`] it needs.
     pub scratch_bytes: usize,
     /// The algorithm that wrote it.

@@ -346,7 +346,7 @@ fn change_action(random: &mut Random, action: &mut Action, call: &Call) {
             let range = [left, right, into].into_iter().nth(random.below(3)).expect("there are three");
             change_range(random, range, element);
         }
-        Action::SendFrame { .. } => {}
+        Action::SendFrame { .. } | Action::RecvMessages { .. } => {}
     }
 }
 

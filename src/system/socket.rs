@@ -16,6 +16,8 @@ pub(crate) struct Interface {
     /// The interface's number where the address means something on its link only, else 0.
     pub(crate) scope: u32,
     pub(crate) loopback: bool,
+    /// Something answers at its other end, as far as the system knows.
+    pub(crate) running: bool,
 }
 
 /// What to wait for on one descriptor.
@@ -161,7 +163,9 @@ pub(crate) fn interfaces() -> io::Result<Vec<Interface>> {
         let Some((address, scope)) = (unsafe { internet_address(entry.ifa_addr) }) else { continue };
         // SAFETY: the name is a C string of the same list.
         let name = unsafe { std::ffi::CStr::from_ptr(entry.ifa_name) }.to_string_lossy().into_owned();
-        found.push(Interface { name, address, scope, loopback: flags & libc::IFF_LOOPBACK != 0 });
+        let loopback = flags & libc::IFF_LOOPBACK != 0;
+        let running = flags & libc::IFF_RUNNING != 0;
+        found.push(Interface { name, address, scope, loopback, running });
     }
     // SAFETY: `first` came from getifaddrs, is freed once, and nothing borrowed from the list is left.
     unsafe { libc::freeifaddrs(first) };

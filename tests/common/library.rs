@@ -131,14 +131,14 @@ impl Comm {
     /// A scalar in memory stays there until the operation ran.
     pub unsafe fn operator(self, op: &Op) -> Result<c_int, String> {
         let (scalar, residence) = match &op.scalar {
-            Scalar::None => return Ok(op.reduction as c_int),
+            Scalar::None => return Ok(op.shape.reduction as c_int),
             Scalar::Immediate(bytes) => (bytes.as_ptr().cast(), 1),
             Scalar::At(place) => (std::ptr::with_exposed_provenance(place.0), 0),
         };
         let mut operator = 0;
         // SAFETY: the scalar is readable, now or until the operation ran.
         let result = unsafe {
-            pncclRedOpCreatePreMulSum(&mut operator, scalar, op.data_type as c_int, residence, self)
+            pncclRedOpCreatePreMulSum(&mut operator, scalar, op.shape.data_type as c_int, residence, self)
         };
         verdict("ncclRedOpCreatePreMulSum", result)?;
         Ok(operator)
@@ -160,10 +160,10 @@ impl Comm {
     pub unsafe fn call(self, op: &Op, by: c_int, on: Stream) -> Result<(), String> {
         let s: Data = std::ptr::with_exposed_provenance(op.source.0);
         let t: Target = std::ptr::with_exposed_provenance_mut(op.target.0);
-        let (n, of, peer) = (op.count, op.data_type as c_int, op.peer as c_int);
+        let (n, of, peer) = (op.shape.count, op.shape.data_type as c_int, op.shape.peer as c_int);
         // SAFETY: the caller's promise.
         let result = unsafe {
-            match op.kind {
+            match op.shape.kind {
                 Kind::AllReduce => pncclAllReduce(s, t, n, of, by, self, on),
                 Kind::Reduce => pncclReduce(s, t, n, of, by, peer, self, on),
                 Kind::Broadcast => pncclBroadcast(s, t, n, of, peer, self, on),
@@ -176,7 +176,7 @@ impl Comm {
                 Kind::Recv => pncclRecv(t, n, of, peer, self, on),
             }
         };
-        verdict(op.kind.name(), result)
+        verdict(op.shape.kind.name(), result)
     }
 }
 

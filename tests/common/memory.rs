@@ -1,6 +1,6 @@
 //! The buffers of a call: guards on both sides, contents before, and what they must be after.
 
-use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar};
+use shoal::op::{Address, DataType, Kind, Op, Reduction, Scalar, Shape};
 
 use super::dice::{Dice, mix};
 use super::oracle::{self, Oracle};
@@ -126,11 +126,14 @@ impl Placement {
             target: None,
             scalar: None,
             op: Op {
-                kind,
-                data_type: detail.data_type,
-                reduction: Reduction::Sum,
-                peer: action.peer(call.side),
-                count: action.count_bytes() / detail.data_type.size_bytes(),
+                shape: Shape {
+                    count: action.count_bytes() / detail.data_type.size_bytes(),
+                    peer: action.peer(call.side),
+                    kind,
+                    data_type: detail.data_type,
+                    reduction: Reduction::Sum,
+                    in_place: false,
+                },
                 source: Address::NULL,
                 target: Address::NULL,
                 scalar: Scalar::None,
@@ -138,7 +141,7 @@ impl Placement {
         };
         placement.lay_out(program, oracle, action, pool);
         if let Action::Collective(collective) = action {
-            placement.op.reduction = collective.reduction;
+            placement.op.shape.reduction = collective.reduction;
             if collective.reduction == Reduction::PreMulSum {
                 placement.add_scalar(collective, detail.scalar_is_pointer);
             }
@@ -148,7 +151,7 @@ impl Placement {
 
     fn lay_out(&mut self, program: &Program, oracle: &Oracle, action: &Action, pool: Pool) {
         let detail = action.detail(self.rank, self.call.side);
-        let kind = self.op.kind;
+        let kind = self.op.shape.kind;
         let unit = action.count_bytes();
         let [source_bytes, target_bytes] = oracle::slices(kind, program.ranks).map(|count| count * unit);
         let (is_read, is_written) = match action {
@@ -199,7 +202,7 @@ impl Placement {
 
     /// The call as the engine takes it.
     pub fn op(&self) -> Op {
-        self.op
+        Op { shape: self.op.shape.at(self.op.source, self.op.target, self.rank), ..self.op }
     }
 
     pub fn call(&self) -> Call {
@@ -243,7 +246,7 @@ impl Placement {
 
     /// The type of a reduction's scalar, with its bytes, for callers that make the operator themselves.
     pub fn data_type(&self) -> DataType {
-        self.op.data_type
+        self.op.shape.data_type
     }
 }
 

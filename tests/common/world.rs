@@ -362,24 +362,25 @@ impl<'a> World<'a> {
         }
         let mut op = op;
         // Counts are those of the action's own type, and of bytes for messages.
-        op.data_type = match &self.program.actions[action] {
+        op.shape.data_type = match &self.program.actions[action] {
             Action::Collective(collective) => collective.data_type,
             Action::Message(_) => shoal::op::DataType::Uint8,
         };
-        op.count = self.program.actions[action].count_bytes() / op.data_type.size_bytes();
+        op.shape.count = self.program.actions[action].count_bytes() / op.shape.data_type.size_bytes();
         match change {
-            Change::Count(count) => op.count = count,
-            Change::Kind(kind) => op.kind = kind,
-            Change::Root(root) => op.peer = root,
-            Change::Type(data_type) => op.data_type = data_type,
-            Change::Reduction(reduction) => op.reduction = reduction,
+            Change::Count(count) => op.shape.count = count,
+            Change::Kind(kind) => op.shape.kind = kind,
+            Change::Root(root) => op.shape.peer = root,
+            Change::Type(data_type) => op.shape.data_type = data_type,
+            Change::Reduction(reduction) => op.shape.reduction = reduction,
         }
-        let most_bytes = (op.count + 1) * 8 * self.program.ranks as usize;
+        let most_bytes = (op.shape.count + 1) * 8 * self.program.ranks as usize;
         for address in [&mut op.source, &mut op.target] {
             let mut memory = vec![0u128; most_bytes / 16 + 1];
             *address = Address(memory.as_mut_ptr().expose_provenance());
             self.spare.push(memory);
         }
+        op.shape.in_place = false;
         op
     }
 

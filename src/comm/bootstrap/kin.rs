@@ -5,11 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::member::{self, Member};
 use super::message::Naming;
-use super::porch::{self, Porch};
+use super::porch::Porch;
 use super::proof::{derived_communicator, derived_secret};
+use super::root::Time;
 use super::session::Session;
-use super::{bound, member, open_porch, random, root, to_try};
+use super::{bound, place, random};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::topology::{Card, probe};
@@ -96,14 +98,14 @@ impl Session {
         let position = members.iter().take_while(|member| **member != kin.rank).count();
         let own = &kin.cards[kin.rank as usize];
         let naming = Naming { parent: Some((members.into(), count(kin.cards.len()))) };
-        let mut settings = member::Settings {
+        let settings = member::Settings {
             secret: derived_secret(&kin.key, members, purpose),
             communicator: derived_communicator(&kin.key, members, purpose),
             addresses: Vec::new(),
             patient: false,
-            early: true,
             bound: bound(config),
             naming,
+            links: place::links(config)?,
         };
         let mut card = Card {
             rank: count(position),
@@ -112,27 +114,13 @@ impl Session {
             token: random()?,
             ..probe::local_card(&config.host_id, own.device)
         };
-        if members.len() == 1 {
+        let Some(porch) = kin.porch.as_ref().filter(|_| members.len() > 1) else {
             return Ok(Session::alone(&settings, card));
-        }
-        let porch = match &kin.porch {
-            Some(porch) => Arc::clone(porch),
-            None => open_porch(config)?,
         };
         card.listeners = porch.addresses().to_vec();
-        settings.addresses = to_try(&kin.cards[members[0] as usize].listeners);
-        if position > 0 {
-            return Session::meet(settings, card, porch, abort);
-        }
-        let communicator = settings.communicator;
-        let root = root::Settings {
-            secret: settings.secret,
-            communicator,
-            stay_after_failure: false,
-            naming: settings.naming.clone(),
-        };
-        porch.serve(root, None)?;
-        // If this one gives up before it met anybody the others would wait at an empty place.
-        Session::meet(settings, card, porch, abort).inspect_err(|_| porch::retire(communicator))
+        let rank = card.rank;
+        let known: Vec<Card> = members.iter().map(|member| kin.cards[*member as usize].clone()).collect();
+        let member = Member::derived(Time::ZERO, settings.clone(), card, &known);
+        Session::meet(&settings, rank, member, Arc::clone(porch), abort)
     }
 }

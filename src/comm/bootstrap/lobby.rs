@@ -149,14 +149,7 @@ impl Lobby {
         self.verdicts.pop_front()
     }
 
-    /// Whether `connection` stands here.
-    #[cfg(test)]
-    pub(crate) fn holds(&self, connection: ConnectionId) -> bool {
-        self.visitors.contains_key(&connection)
-    }
-
     /// How many were turned away that had no business here.
-    #[cfg(test)]
     pub(crate) fn refused_count(&self) -> u64 {
         self.refused_count
     }
@@ -214,7 +207,6 @@ mod tests {
             lobby.handle_input(Time::ZERO, 7, &words[cut..], |id| *id == HERE);
             let entered = Verdict::Enter { connection: 7, communicator: HERE, words };
             assert_eq!(lobby.poll_verdict(), Some(entered));
-            assert!(!lobby.holds(7));
         }
     }
 

@@ -6,12 +6,20 @@
 //!                      <-  Challenge     the root's nonce, and its proof over both
 //!   Proof, Card        ->                the member's proof, and what it says of itself
 //!                      <-  Progress      once a second, who is still missing
-//!                      <-  Table         all cards, when all came
-//!   Contribute         ->
-//!                      <-  Gathered      all contributions of a step; any number of steps
-//!   Leave              ->
+//!                      <-  Introduction  who stands above and under it, when all came
+//!   Leave              ->                when it has met the others
+//!
+//! rank                         the rank above it
+//!   Hello              ->
+//!                      <-  Challenge
+//!   Proof, Attach      ->                which of those under it this is
+//!   Contribute         ->                the parts of all that stand under the sender, itself first
+//!                      <-  Gathered      all parts of a step; any number of steps, the first one of cards
+//!   Waiting            <-> Waiting       for whom, while a step takes long
+//!   Leave              <-> Leave
 //! ```
-//! At any time: `Fail` from a member that cannot go on, `Failed` to all; `Refused` to who has no business here.
+//! At any time: `Fail` to the root from a member that cannot go on, `Failed` to all; `Refused` to who has no
+//! business here, `Later` to who belongs to another birth at this address.
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
@@ -39,10 +47,12 @@ const CARD_FIXED_BYTES_MAX: usize = 128 + 4 * (TEXT_BYTES_MAX + 4) + ADDRESSES_B
 const ADDRESSES_BYTES_MAX: usize = 256;
 /// The most bytes of what went wrong; longer texts are cut.
 const REASON_BYTES_MAX: usize = 4096;
+/// The most ranks that a neighbour is told for whom one waits; the others come up as these come.
+const WAITING_MAX: usize = 256;
 
-/// The most bytes of a body from the root to a member of `ranks`.
-pub(crate) fn root_body_bytes_max(ranks: u32) -> usize {
-    64 + REASON_BYTES_MAX + ranks as usize * (MEMBER_BODY_BYTES_MAX + 4)
+/// The most bytes of a body with `count` parts or cards, or with a text.
+pub(crate) fn list_bytes_max(count: usize) -> usize {
+    64 + REASON_BYTES_MAX + 4 * WAITING_MAX + count * (MEMBER_BODY_BYTES_MAX + 4)
 }
 
 /// Of which kind a failure is; decides the error that every rank returns.
@@ -66,6 +76,16 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(kind: FailureKind, text: impl Into<String>) -> Failure {
         Failure { kind, text: text.into() }
+    }
+
+    /// The same error on another rank.
+    pub(crate) fn from_error(error: &Error) -> Failure {
+        let kind = match error {
+            Error::Mismatch(_) => FailureKind::Mismatch,
+            Error::Timeout(_) => FailureKind::Timeout,
+            _ => FailureKind::Remote,
+        };
+        Failure::new(kind, error.to_string())
     }
 
     pub(crate) fn into_error(self) -> Error {
@@ -101,10 +121,18 @@ pub(crate) enum Message {
         bound_ms: u64,
         card: Card,
     },
-    Table(Vec<Card>),
+    /// What makes this birth differ from all others, and who stands above and under the receiver, with itself.
+    Introduction {
+        birth: Nonce,
+        cards: Vec<Card>,
+    },
+    /// Who its sender is among those that stand under the receiver.
+    Attach {
+        rank: u32,
+    },
     Contribute {
         step: u32,
-        bytes: Vec<u8>,
+        parts: Vec<Vec<u8>>,
     },
     Gathered {
         step: u32,
@@ -115,6 +143,15 @@ pub(crate) enum Message {
     },
     Failed(Failure),
     Progress {
+        text: String,
+    },
+    /// For whom its sender waits in this step.
+    Waiting {
+        step: u32,
+        ranks: Vec<u32>,
+    },
+    /// The place is taken in this birth; there may be another.
+    Later {
         text: String,
     },
     Refused {
@@ -141,14 +178,14 @@ impl Message {
                 encode_card(&mut writer, card);
                 &mut writer
             }
-            Message::Table(cards) => {
-                writer.u8(5).u32(count_of(cards));
+            Message::Introduction { birth, cards } => {
+                writer.u8(5).raw(birth).u32(count_of(cards));
                 cards.iter().for_each(|card| encode_card(&mut writer, card));
                 &mut writer
             }
-            Message::Contribute { step, bytes } => writer.u8(6).u32(*step).block(bytes),
-            Message::Gathered { step, parts } => {
-                writer.u8(7).u32(*step).u32(count_of(parts));
+            Message::Contribute { step, parts } | Message::Gathered { step, parts } => {
+                let kind = if matches!(self, Message::Contribute { .. }) { 6 } else { 7 };
+                writer.u8(kind).u32(*step).u32(count_of(parts));
                 parts.iter().fold(&mut writer, |writer, part| writer.block(part))
             }
             Message::Fail { text } => writer.u8(8).block(cut(text)),
@@ -163,6 +200,13 @@ impl Message {
             Message::Progress { text } => writer.u8(10).block(cut(text)),
             Message::Refused { gone, text } => writer.u8(11).u8(u8::from(*gone)).block(cut(text)),
             Message::Leave => writer.u8(12),
+            Message::Attach { rank } => writer.u8(13).u32(*rank),
+            Message::Waiting { step, ranks } => {
+                let ranks = &ranks[..ranks.len().min(WAITING_MAX)];
+                writer.u8(14).u32(*step).u32(count_of(ranks));
+                ranks.iter().fold(&mut writer, |writer, rank| writer.u32(*rank))
+            }
+            Message::Later { text } => writer.u8(15).block(cut(text)),
         };
         frame(&writer.into_bytes()).into()
     }
@@ -175,14 +219,12 @@ impl Message {
             2 => Message::Challenge { nonce: reader.array()?, proof: reader.array()? },
             3 => Message::Proof { proof: reader.array()? },
             4 => Message::Card { bound_ms: reader.u64()?, card: decode_card(&mut reader)? },
-            5 => Message::Table(decode_list(&mut reader, decode_card)?),
-            6 => {
-                Message::Contribute { step: reader.u32()?, bytes: reader.block(PAYLOAD_BYTES_MAX)?.to_vec() }
-            }
-            7 => Message::Gathered {
-                step: reader.u32()?,
-                parts: decode_list(&mut reader, |reader| Ok(reader.block(PAYLOAD_BYTES_MAX)?.to_vec()))?,
+            5 => Message::Introduction {
+                birth: reader.array()?,
+                cards: decode_list(&mut reader, decode_card)?,
             },
+            6 => Message::Contribute { step: reader.u32()?, parts: decode_list(&mut reader, decode_part)? },
+            7 => Message::Gathered { step: reader.u32()?, parts: decode_list(&mut reader, decode_part)? },
             8 => Message::Fail { text: reader.text(REASON_BYTES_MAX)? },
             9 => {
                 let kind = match reader.u8()? {
@@ -196,6 +238,12 @@ impl Message {
             10 => Message::Progress { text: reader.text(REASON_BYTES_MAX)? },
             11 => Message::Refused { gone: reader.u8()? != 0, text: reader.text(REASON_BYTES_MAX)? },
             12 => Message::Leave,
+            13 => Message::Attach { rank: reader.u32()? },
+            14 => Message::Waiting {
+                step: reader.u32()?,
+                ranks: decode_list(&mut reader, |reader| reader.u32())?,
+            },
+            15 => Message::Later { text: reader.text(REASON_BYTES_MAX)? },
             _ => return Err(Malformed("its kind is unknown")),
         };
         reader.end()?;
@@ -229,6 +277,25 @@ fn decode_list<T>(
         list.push(decode(reader)?);
     }
     Ok(list)
+}
+
+fn decode_part(reader: &mut Reader<'_>) -> Result<Vec<u8>, Malformed> {
+    Ok(reader.block(MEMBER_BODY_BYTES_MAX)?.to_vec())
+}
+
+/// A card as a part of a step.
+pub(crate) fn card_bytes(card: &Card) -> Vec<u8> {
+    let mut writer = Writer::default();
+    encode_card(&mut writer, card);
+    writer.into_bytes()
+}
+
+/// Understands what [`card_bytes`] made.
+pub(crate) fn card_from_bytes(bytes: &[u8]) -> Result<Card, Malformed> {
+    let mut reader = Reader::new(bytes);
+    let card = decode_card(&mut reader)?;
+    reader.end()?;
+    Ok(card)
 }
 
 fn encode_card(writer: &mut Writer, card: &Card) {
@@ -373,12 +440,12 @@ pub(crate) fn seconds(span: std::time::Duration) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::comm::bootstrap) mod tests {
     use super::*;
-    use crate::comm::bootstrap::tests::{Random, sample_card};
+    use crate::comm::bootstrap::tests::{Random, campaign, sample_card};
     use std::time::Duration;
 
-    fn samples() -> Vec<Message> {
+    pub(in crate::comm::bootstrap) fn samples() -> Vec<Message> {
         let failure = |kind| Message::Failed(Failure::new(kind, "reason"));
         vec![
             Message::Hello { communicator: [2; 16], early: true, nonce: [3; 32] },
@@ -386,8 +453,14 @@ mod tests {
             Message::Challenge { nonce: [4; 32], proof: [5; 32] },
             Message::Proof { proof: [6; 32] },
             Message::Card { bound_ms: 7, card: sample_card(1, 3) },
-            Message::Table((0..3).map(|rank| sample_card(rank, 3)).collect()),
-            Message::Contribute { step: 8, bytes: b"bytes".to_vec() },
+            Message::Introduction {
+                birth: [9; 32],
+                cards: (0..3).map(|rank| sample_card(rank, 3)).collect(),
+            },
+            Message::Contribute { step: 8, parts: vec![b"bytes".to_vec()] },
+            Message::Attach { rank: 6 },
+            Message::Waiting { step: 3, ranks: vec![5, 9] },
+            Message::Later { text: "come again".into() },
             Message::Gathered { step: 9, parts: vec![b"a".to_vec(), Vec::new(), b"ccc".to_vec()] },
             Message::Fail { text: "no memory".into() },
             failure(FailureKind::Remote),
@@ -417,10 +490,12 @@ mod tests {
         let bytes = Message::Card { bound_ms: 0, card: card.clone() }.encode();
         assert!(bytes.len() - 4 <= MEMBER_BODY_BYTES_MAX);
         assert!(Message::decode(&bytes[4..]).is_ok());
-        let table = Message::Table(vec![card.clone(), card]).encode();
-        assert!(table.len() - 4 <= root_body_bytes_max(2));
+        let parts = vec![card_bytes(&card), card_bytes(&card)];
+        let table = Message::Gathered { step: 0, parts }.encode();
+        assert!(table.len() - 4 <= list_bytes_max(2) && Message::decode(&table[4..]).is_ok());
+        assert_eq!(card_from_bytes(&card_bytes(&sample_card(1, 2))), Ok(sample_card(1, 2)));
         let reason = Message::Failed(Failure::new(FailureKind::Remote, "é".repeat(5000))).encode();
-        assert!(Message::decode(&reason[4..]).is_ok() && reason.len() - 4 <= root_body_bytes_max(1));
+        assert!(Message::decode(&reason[4..]).is_ok() && reason.len() - 4 <= list_bytes_max(0));
         let hello = Message::Hello { communicator: [2; 16], early: true, nonce: [3; 32] }.encode();
         assert!(hello.len() - 4 <= STRANGER_BODY_BYTES_MAX);
     }
@@ -429,7 +504,7 @@ mod tests {
     fn garbage_is_refused_without_a_panic() {
         let mut random = Random(11);
         let samples: Vec<_> = samples().iter().map(Message::encode).collect();
-        for _ in 0..20_000 {
+        for _ in 0..campaign(20_000, 1_000_000) {
             let mut body = samples[random.below(samples.len())][4..].to_vec();
             match random.below(3) {
                 0 => body.truncate(random.below(body.len() + 1)),
@@ -442,7 +517,7 @@ mod tests {
                 _ => {
                     body = (0..random.below(200)).map(|_| random.below(256) as u8).collect();
                     if let Some(kind) = body.first_mut() {
-                        *kind %= 14;
+                        *kind %= 17;
                     }
                 }
             }

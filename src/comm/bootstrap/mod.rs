@@ -1,33 +1,49 @@
 //! The exchange between ranks at birth.
 //!
-//! One process makes a unique id ([`unique_id`]): it opens a listening socket, writes where it may be reached
-//! and a secret into the id, and starts a thread, the *root*. The application hands the id to all ranks. Each
-//! rank connects to the root ([`Session::join`]), both prove that they know the secret, and the rank hands in
-//! its [`Card`]. When all have come, every rank gets all cards. With the same connections the ranks then take
-//! steps together ([`Session::all_gather`]), so that they set up what they share, or fail as one.
+//! **A birth.** One process makes a unique id ([`unique_id`]): it writes where it may be reached and a secret into
+//! the id, and holds a rendezvous, the *root*. The application hands the id to all ranks. Each rank connects to the
+//! root ([`Session::join`]), both prove that they know the secret, and the rank hands in its [`Card`] without what
+//! the layers above added. When all have come the root tells every rank who its neighbours are: small messages,
+//! as many as there are ranks. That is all it does, but that until the ranks have met it tells all of them if one
+//! is lost.
 //!
-//! Every process has one listener, whose addresses its cards carry, as long as a communicator lives there or an
-//! id waits to be used. Ranks of a communicator that want a child of it meet there again ([`Session::derive`]),
-//! at the listener of the first of them, with a secret that derives from the parent's key.
+//! **The tree.** The ranks stand in a tree (`tree`). Each connects to the one above it, at the listener of that
+//! one's process, and again both prove themselves, with a secret of this birth alone. Through the tree the ranks
+//! take steps together ([`Session::all_gather`]): parts go up, all parts come down. The first step carries the
+//! cards. So no process has more than O(log n) connections or sends more than O(n log n) bytes, where a star's
+//! centre sends O(n^2). Failures travel along the tree as well, and a rank that waits long says to its neighbours
+//! for whom, so that whoever runs out of time first can name who is missing.
+//!
+//! **A child.** Ranks of a communicator that want a child of it ([`Session::derive`]) know each other's cards, and
+//! so need no root: they go straight to their places in the tree, with a secret that derives from the parent's key,
+//! who takes part and what for. Whoever comes before the rank above it has come waits in that process's lobby.
+//!
+//! **The listener.** Every process has one listener and one thread (`porch`, `server`), as long as a communicator
+//! lives there or an id waits to be used. They serve all rendezvous of the process: the first words of a visitor
+//! name the door it comes to. A forked child has neither, and opens its own when it needs them.
+//!
 //! | file | what lives there |
 //! |---|---|
 //! | `id` | the 128 bytes |
 //! | `proof` | the secret, proofs and keys |
 //! | `message`, `wire` | the words of the exchange, and bytes with bounds |
-//! | `root`, `member` | the two state machines; pure |
 //! | `lobby` | who connected to this process and has not said yet for whom; pure |
-//! | `porch`, `server` | the process's listener, and its thread, which holds every rendezvous of the process |
-//! | `session` | the driver of one member |
-//! | `kin` | how ranks of a communicator meet again |
-//! | `interfaces` | which addresses are offered and tried; pure |
+//! | `root` | the rendezvous of a birth; pure |
+//! | `member` | a rank's side, made of `seek` (reach somebody who has several addresses), `branch` (its place in the tree) and `guests` (who comes to its door); pure |
+//! | `epitaph` | what those hear that come to the door of a rank that gave up; pure |
+//! | `tree`, `interfaces` | who stands above whom; which addresses are offered and tried; pure |
+//! | `place`, `secret` | the listeners that the settings ask for; the secret beside an address |
+//! | `porch`, `server` | the process's listener and its thread |
+//! | `session`, `kin` | the driver of one member, and what is kept of it so that ranks can meet again |
 //! | `line` | one socket with its queue |
 //!
-//! All waits are bounded by `SHOAL_INIT_TIMEOUT`, see an abort within 50 ms, and end with the names of those
-//! who are missing. The root is a star: it sends one and the same buffer to all. Whoever does not know the
-//! secret is turned away and leaves no trace.
+//! All waits are bounded by `SHOAL_INIT_TIMEOUT`, see an abort within 50 ms, and end with the names of those who
+//! are missing. Whoever does not know the secret is turned away, counted, and leaves no trace.
 //!
-//! With `NCCL_COMM_ID` there is no root before rank 0 is born; the id carries the address, and a secret only if
-//! `SHOAL_SECRET` is set ([`warning`]).
+//! **An address by hand.** With `NCCL_COMM_ID` there is no root before rank 0 is born; the id carries the address.
+//! The secret is `SHOAL_SECRET`, else the private file of `SHOAL_SECRET_FILE`; without either there is none, and
+//! [`warning`] says so. Births at one address follow one another: the ranks of the first set that is complete
+//! belong together, and who comes as a rank that is there already is told to come again.
 //!
 //! ```
 //! use shoal::comm::bootstrap::{Join, Session, unique_id};
@@ -51,6 +67,9 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod branch;
+mod epitaph;
+mod guests;
 mod id;
 mod interfaces;
 mod kin;
@@ -58,32 +77,40 @@ mod line;
 mod lobby;
 mod member;
 mod message;
+mod place;
 mod porch;
 mod proof;
 mod root;
+mod secret;
+mod seek;
 mod server;
 mod session;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod wire;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use self::id::{Invitation, LIBRARY_VERSION, Origin};
 pub use self::kin::Kin;
+use self::member::Member;
 use self::message::{Naming, PAYLOAD_BYTES_MAX, RANKS_MAX};
 use self::porch::Porch;
 use self::proof::Secret;
+use self::root::Time;
+use self::secret::Shared;
 pub use self::session::Session;
 use crate::comm::UniqueId;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::system::socket;
 use crate::topology::{Card, DeviceKind, probe};
+use crate::trace::log;
 
 const MAKE: &str = "ncclGetUniqueId";
 const JOIN: &str = "ncclCommInitRank";
@@ -125,10 +152,9 @@ pub fn unique_id(config: &Config) -> Result<UniqueId> {
 /// # Errors
 /// As for [`unique_id`].
 pub fn addresses_offered(config: &Config) -> Result<Vec<SocketAddr>> {
-    if config.comm_id.trim().is_empty() {
-        open_listener(&config.socket_ifname).map(|(_, addresses)| addresses)
-    } else {
-        resolve(MAKE, config.comm_id.trim())
+    match config.comm_id.trim() {
+        "" => place::offered(config),
+        text => place::resolve(MAKE, text),
     }
 }
 
@@ -144,8 +170,8 @@ pub fn retire(id: &UniqueId) {
 pub fn warning(id: &UniqueId) -> Option<&'static str> {
     match Invitation::parse(JOIN, id).ok()?.origin {
         Origin::Address { with_secret: false } => Some(
-            "NCCL_COMM_ID is set without SHOAL_SECRET: whoever reaches the address may take part; set SHOAL_SECRET \
-             to the same text on all ranks",
+            "NCCL_COMM_ID is set without SHOAL_SECRET: whoever reaches the address may take part; set SHOAL_SECRET, \
+             or write SHOAL_SECRET_FILE (mode 0600), with the same text on all ranks",
         ),
         _ => None,
     }
@@ -184,22 +210,23 @@ impl Session {
             communicator: invitation.communicator,
             addresses: Vec::new(),
             patient: invitation.origin != Origin::Listening,
-            early: false,
             bound: bound(config),
             naming: Naming::default(),
+            links: place::links(config)?,
         };
         if ranks == 1 {
             // Nobody will come to the root of this id, should it be here.
             porch::retire(invitation.communicator);
             return Ok(Session::alone(&settings, card));
         }
-        settings.addresses = addresses_to_try(config, &invitation)?;
+        settings.addresses = addresses_to_try(config, &invitation, &settings.links)?;
         if rank == 0 && invitation.origin != Origin::Listening {
             start_root_at(&settings, &abort)?;
         }
-        let porch = open_porch(config)?;
+        let porch = place::open(config)?;
         card.listeners = porch.addresses().to_vec();
-        Session::meet(settings, card, porch, abort)
+        let member = Member::new(Time::ZERO, settings.clone(), card);
+        Session::meet(&settings, rank, member, porch, abort)
     }
 }
 
@@ -219,101 +246,55 @@ fn random<const N: usize>() -> Result<[u8; N]> {
 
 /// Makes an id for a root of this process.
 fn create_root(config: &Config) -> Result<UniqueId> {
-    let porch = open_porch(config)?;
+    let porch = place::open(config)?;
     let invitation = Invitation {
         origin: Origin::Listening,
         secret: Secret(random()?),
         communicator: random()?,
         addresses: porch.addresses().to_vec(),
     };
-    let settings = root::Settings {
-        secret: invitation.secret,
-        communicator: invitation.communicator,
-        stay_after_failure: true,
-        naming: Naming::default(),
-    };
+    let settings =
+        root::Settings { secret: invitation.secret, communicator: invitation.communicator, by_hand: false };
     porch.serve(settings, None)?;
     Ok(invitation.encode())
-}
-
-/// This process's place to meet, by these settings.
-fn open_porch(config: &Config) -> Result<Arc<Porch>> {
-    Porch::open(&config.socket_ifname, || open_listener(&config.socket_ifname))
-}
-
-/// A listener at a port of the system's choice, and where it may be reached.
-fn open_listener(ifname: &str) -> Result<(TcpListener, Vec<SocketAddr>)> {
-    let failed = |cause: io::Error| {
-        Error::system(
-            "opening a socket for ranks to meet",
-            cause,
-            "raise the limit of open files (ulimit -n), or set SHOAL_SOCKET_IFNAME to an interface that works",
-        )
-    };
-    // Without a list of interfaces ranks of this host still meet.
-    let interfaces = socket::interfaces().unwrap_or_default();
-    let ifname = ifname.trim();
-    if !ifname.is_empty() && !ifname.starts_with('^') {
-        let Some(address) = interfaces::named_address(&interfaces, ifname) else {
-            let mut names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
-            names.sort_unstable();
-            names.dedup();
-            return Err(Error::system(
-                "opening a socket for ranks to meet",
-                format!("no interface that is up fits SHOAL_SOCKET_IFNAME={ifname}"),
-                format!("name one of {}", names.join(", ")),
-            ));
-        };
-        let listener = socket::listen(address).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        return Ok((listener, vec![address]));
-    }
-    let any = |ip: IpAddr| socket::listen(SocketAddr::new(ip, 0));
-    let listener =
-        any(Ipv6Addr::UNSPECIFIED.into()).or_else(|_| any(Ipv4Addr::UNSPECIFIED.into())).map_err(failed)?;
-    let own = listener.local_addr().map_err(failed)?;
-    let allowed = interfaces::allowed(&interfaces, ifname);
-    Ok((listener, interfaces::offered(&allowed, own.port(), own.is_ipv6())))
 }
 
 /// The id that stands for the address of `config`; the same bytes in every process with the same settings.
 fn address_id(config: &Config) -> Result<UniqueId> {
     let text = config.comm_id.trim();
-    let addresses = resolve(MAKE, text)?;
-    let with_secret = !config.secret.is_empty();
+    let addresses = place::resolve(MAKE, text)?;
+    let (with_secret, secret) = match secret::shared(config) {
+        Shared::Known(text) => (true, text),
+        Shared::Nothing => (false, String::new()),
+        Shared::Unusable(why) => {
+            static SAID: AtomicBool = AtomicBool::new(false);
+            if !SAID.swap(true, Ordering::Relaxed) {
+                log::warn(format_args!("the secret of NCCL_COMM_ID is not taken from its file: {why}"));
+            }
+            (false, String::new())
+        }
+    };
     Ok(Invitation {
         origin: Origin::Address { with_secret },
-        secret: proof::secret_from_text(&config.secret),
+        secret: proof::secret_from_text(&secret),
         communicator: proof::communicator_from_address(text),
         addresses,
     }
     .encode())
 }
 
-fn resolve(call: &'static str, text: &str) -> Result<Vec<SocketAddr>> {
-    let remedy = "write an address or a name of rank 0's host and a free port there, like 10.0.0.1:5000";
-    let bad = |problem: String| Error::argument(call, "NCCL_COMM_ID (or SHOAL_COMM_ID)", problem, remedy);
-    let parts = id::split_address(text).ok_or_else(|| bad(format!("is {text}")))?;
-    let addresses: Vec<SocketAddr> =
-        parts.to_socket_addrs().map_err(|cause| bad(format!("is {text}: {cause}")))?.collect();
-    if addresses.is_empty() { Err(bad(format!("is {text}, which leads nowhere"))) } else { Ok(addresses) }
-}
-
-fn addresses_to_try(config: &Config, invitation: &Invitation) -> Result<Vec<SocketAddr>> {
+fn addresses_to_try(
+    config: &Config,
+    invitation: &Invitation,
+    links: &interfaces::Links,
+) -> Result<Vec<SocketAddr>> {
     let text = config.comm_id.trim();
     let by_hand = invitation.origin != Origin::Listening;
     if by_hand && !text.is_empty() && proof::communicator_from_address(text) == invitation.communicator {
         // A name may mean another address here than where the id was made.
-        return resolve(JOIN, text);
+        return Ok(links.of_family(place::resolve(JOIN, text)?));
     }
-    Ok(to_try(&invitation.addresses))
-}
-
-/// What to try to reach who offers `addresses`.
-fn to_try(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-    let link_local = addresses.iter().any(|address| id::is_link_local(&address.ip()));
-    let own = if link_local { socket::interfaces().unwrap_or_default() } else { Vec::new() };
-    interfaces::tried(addresses, &own)
+    Ok(interfaces::tried(&invitation.addresses, links))
 }
 
 /// Starts the root at one of the addresses. The port may still be held by the communicator before this one.
@@ -329,8 +310,7 @@ fn start_root_at(settings: &member::Settings, abort: &AtomicBool) -> Result<()> 
                     let settings = root::Settings {
                         secret: settings.secret,
                         communicator: settings.communicator,
-                        stay_after_failure: false,
-                        naming: Naming::default(),
+                        by_hand: true,
                     };
                     return Porch::without_listener()?.serve(settings, Some(listener));
                 }

@@ -10,7 +10,10 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use super::epitaph::Legacy;
+use super::line::Line;
 use super::root::Settings;
 use super::server::{Serial, Server};
 use crate::error::{Error, Result};
@@ -29,6 +32,44 @@ pub(super) enum Command {
     Serve { serial: Serial, settings: Settings, listener: Option<TcpListener> },
     /// End the rendezvous of this communicator: nobody will come.
     Retire([u8; 16]),
+    /// Hand over who comes for this door, or (without a mailbox) do not any more.
+    Expect([u8; 16], Option<Arc<Mailbox>>),
+    /// Tell whoever comes to the door of a rank that gave up, for so long.
+    Mourn(Legacy, Duration),
+    /// Send what is queued there, then close.
+    Finish(Line),
+}
+
+/// Where a session finds who came to its door.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    arrivals: Mutex<Vec<(Line, Vec<u8>)>>,
+    wake: UnixStream,
+}
+
+impl Mailbox {
+    /// The mailbox, and what becomes readable when somebody came.
+    pub(super) fn new() -> io::Result<(Arc<Mailbox>, UnixStream)> {
+        let (wake, woken) = wake_pair()?;
+        Ok((Arc::new(Mailbox { arrivals: Mutex::default(), wake }), woken))
+    }
+
+    pub(super) fn put(&self, line: Line, words: Vec<u8>) {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push((line, words));
+        let _ = (&self.wake).write(&[1]);
+    }
+
+    pub(super) fn take(&self) -> Vec<(Line, Vec<u8>)> {
+        std::mem::take(&mut self.arrivals.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Two ends that never block; a full one wakes as well as one more byte.
+fn wake_pair() -> io::Result<(UnixStream, UnixStream)> {
+    let (wake, woken) = UnixStream::pair()?;
+    wake.set_nonblocking(true)?;
+    woken.set_nonblocking(true)?;
+    Ok((wake, woken))
 }
 
 /// What the thread and those who need it share.
@@ -47,7 +88,6 @@ struct Hall {
 impl Hall {
     fn ask(&mut self, command: Command) {
         self.commands.push(command);
-        // A full pipe wakes as well as one more byte.
         let _ = (&self.wake).write(&[1]);
     }
 }
@@ -69,7 +109,7 @@ impl Porch {
     /// that is open by the same settings is taken instead.
     pub(super) fn open(
         key: &str,
-        listen: impl FnOnce() -> Result<(TcpListener, Vec<SocketAddr>)>,
+        listen: impl FnOnce() -> Result<(Vec<TcpListener>, Vec<SocketAddr>)>,
     ) -> Result<Arc<Porch>> {
         let mut porch = Porch::without_listener()?;
         let mut slot = slot(porch.generation);
@@ -84,7 +124,9 @@ impl Porch {
             hall.doors.push((key.to_owned(), addresses.clone()));
         }
         // An error drops the porch, which wants the lock.
-        let asked = opened.map(|(listener, _)| hall.ask(Command::Listen(listener)));
+        let asked = opened.map(|(listeners, _)| {
+            listeners.into_iter().for_each(|listener| hall.ask(Command::Listen(listener)));
+        });
         drop(slot);
         asked.map(|()| Arc::new(porch))
     }
@@ -122,6 +164,27 @@ impl Porch {
     /// Whether it is of the process that made it, rather than of a child that inherited it.
     pub(super) fn is_ours(&self) -> bool {
         self.generation == fork::generation()
+    }
+
+    /// Hands over who comes for `door`, or does not any more.
+    pub(super) fn expect(&self, door: [u8; 16], mailbox: Option<Arc<Mailbox>>) {
+        if let Some(hall) = slot(self.generation).as_mut() {
+            hall.ask(Command::Expect(door, mailbox));
+        }
+    }
+
+    /// Tells whoever comes to the door of a rank that gave up, for so long.
+    pub(super) fn mourn(&self, legacy: Legacy, span: Duration) {
+        if let Some(hall) = slot(self.generation).as_mut() {
+            hall.ask(Command::Mourn(legacy, span));
+        }
+    }
+
+    /// Sends what is queued there and closes it, while this rank goes on.
+    pub(super) fn finish(&self, line: Line) {
+        if let Some(hall) = slot(self.generation).as_mut() {
+            hall.ask(Command::Finish(line));
+        }
     }
 
     /// Holds a rendezvous here, until it is over.
@@ -172,9 +235,7 @@ pub(super) fn is_open() -> bool {
 }
 
 fn start(generation: u32) -> io::Result<Hall> {
-    let (wake, woken) = UnixStream::pair()?;
-    wake.set_nonblocking(true)?;
-    woken.set_nonblocking(true)?;
+    let (wake, woken) = wake_pair()?;
     // Closed until the thread has it: if there will be none, it is dropped here, under the lock that it would take.
     let desk = Desk { generation, closed: Cell::new(true) };
     socket::spawn_quiet("shoal-root", move || {

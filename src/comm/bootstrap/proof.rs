@@ -65,6 +65,20 @@ pub(crate) fn communicator_from_address(address: &str) -> [u8; 16] {
     key[..16].try_into().expect("16 of 32 bytes")
 }
 
+/// The secret of one birth among those that share a secret.
+pub(crate) fn birth_secret(secret: &Secret, birth: &Nonce) -> Secret {
+    let mut hasher = blake3::Hasher::new_keyed(&secret.0);
+    hasher.update(b"shoal bootstrap secret of a birth").update(birth);
+    Secret(*hasher.finalize().as_bytes())
+}
+
+/// What a listener knows a rank by that takes part in the birth with this secret.
+pub(crate) fn door(secret: &Secret, rank: u32) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_keyed(&secret.0);
+    hasher.update(b"shoal bootstrap door of a rank").update(&rank.to_le_bytes());
+    hasher.finalize().as_bytes()[..16].try_into().expect("16 of 32 bytes")
+}
+
 /// The number of a child's birth, by which its ranks find one another.
 pub(crate) fn derived_communicator(key: &[u8; 32], members: &[u32], purpose: &[u8]) -> [u8; 16] {
     derived(key, b"number of a child", members, purpose)[..16].try_into().expect("16 of 32 bytes")

@@ -1,11 +1,11 @@
-//! The root's side of the exchange: who came, who is missing, what all contributed. Pure: the driver passes
+//! The root's side of the exchange: who came, who is missing, and who is whose neighbour. Pure: the driver passes
 //! in what arrived and what time it is, and carries out what the root asks for.
 //!
 //! ```text
 //! connection:  Silent --Hello--> Challenged --Proof--> Proven --Card--> Member
 //!                 '-------------------'-----------------'--> refused, counted; nobody else notices
-//! root:        Gathering --all cards--> Serving (steps) --all left--> finished
-//!                  '----------------------'--> Failed: every member is told the same, late ones too
+//! root:        Gathering --all came, are introduced--> Watching --all left, having met--> finished
+//!                  '--------------------------------------'--> Failed: every member is told the same, late ones too
 //! ```
 #![forbid(unsafe_code)]
 
@@ -16,9 +16,11 @@ use std::time::Duration;
 use super::id::version_text;
 use super::lobby::foreign_text;
 use super::message::{
-    Failure, FailureKind, MEMBER_BODY_BYTES_MAX, Message, Naming, RANKS_MAX, STRANGER_BODY_BYTES_MAX, seconds,
+    Failure, FailureKind, MEMBER_BODY_BYTES_MAX, Message, Naming, RANKS_MAX, STRANGER_BODY_BYTES_MAX,
+    name_ranks, seconds,
 };
 use super::proof::{Handshake, Nonce, Secret, Side};
+use super::tree;
 use super::wire::{Frames, Malformed};
 use crate::topology::Card;
 
@@ -33,6 +35,9 @@ pub(crate) const STRANGER_WAIT: Duration = Duration::from_secs(5);
 pub(crate) const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How many may be on their way to prove who they are; more are turned away and come back.
 const STRANGERS_MAX: usize = 4096;
+
+/// How someone went who took leave.
+const LEFT: &str = "left";
 
 /// A frame to send.
 #[derive(Clone, Debug)]
@@ -57,9 +62,9 @@ pub(crate) enum Event {
 pub(crate) struct Settings {
     pub(crate) secret: Secret,
     pub(crate) communicator: [u8; 16],
-    /// After a failure, stay and tell those who come late, rather than free the address.
-    pub(crate) stay_after_failure: bool,
-    pub(crate) naming: Naming,
+    /// It meets at an address that was set by hand, where one birth follows another: after a failure the
+    /// address is freed rather than the late are told, and who comes a second time waits for the next birth.
+    pub(crate) by_hand: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -87,8 +92,8 @@ struct Entry {
 enum Phase {
     /// Waits for the cards; with the first comes the end of the wait, and how long it was.
     Gathering { end: Option<(Time, Duration)> },
-    /// All came. `parts` are the contributions to the current step.
-    Serving { step: u32, parts: Vec<Option<Vec<u8>>>, came: u32, deadline: Option<Time>, bound: Duration },
+    /// All came and know their neighbours. Until they have met, whoever is lost is told to all.
+    Watching,
     /// `told` are the ranks that know.
     Failed { failure: Failure, told: HashSet<u32>, stay: bool },
 }
@@ -104,8 +109,10 @@ pub(crate) struct Root {
     /// By rank; sized by the first card.
     members: Vec<Option<Entry>>,
     came: u32,
-    /// The first that went after all had come, and how.
-    gone: Option<(u32, &'static str)>,
+    /// The nonce of the last connection, which nobody could foresee; makes this birth differ from all others.
+    last_nonce: Nonce,
+    /// Who came a second time, for another birth at this address.
+    twice: Option<String>,
     next_progress: Option<Time>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -113,6 +120,7 @@ pub(crate) struct Root {
     /// The system had no room for a connection.
     had_no_room: bool,
     refused: u64,
+    turned_away: u64,
 }
 
 impl Root {
@@ -124,18 +132,24 @@ impl Root {
             strangers: VecDeque::new(),
             members: Vec::new(),
             came: 0,
-            gone: None,
+            last_nonce: [0; 32],
+            twice: None,
             next_progress: None,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             listening: true,
             had_no_room: false,
             refused: 0,
+            turned_away: 0,
         }
     }
 
-    /// How many connections were turned away.
-    #[cfg(test)]
+    /// So many were turned away at the door before they said for whom they came.
+    pub(crate) fn handle_strangers(&mut self, count: u64) {
+        self.turned_away = count;
+    }
+
+    /// How many connections were turned away here.
     pub(crate) fn refused(&self) -> u64 {
         self.refused
     }
@@ -152,6 +166,7 @@ impl Root {
             self.events.push_back(Event::Close(connection));
             return;
         }
+        self.last_nonce = nonce;
         let stage = Stage::Silent { nonce };
         self.connections.insert(connection, Connection { frames: Frames::default(), stage });
         self.strangers.push_back((now + STRANGER_WAIT, connection));
@@ -209,25 +224,23 @@ impl Root {
         }
         match &self.phase {
             Phase::Gathering { end: Some((end, bound)) } if *end <= now => {
-                let missing = self.settings.naming.name(&self.missing(), self.ranks());
+                let missing = name_ranks(&self.missing(), self.ranks());
                 let files = if self.had_no_room {
                     "; the process that made the id could not open enough files for all ranks (ulimit -n)"
                 } else {
                     ""
                 };
+                let twice = self.twice.as_ref().map(|twice| format!("; {twice}")).unwrap_or_default();
+                let refused = match self.refused + self.turned_away {
+                    0 => String::new(),
+                    count => {
+                        format!("; {count} connections were turned away, which did not prove to be ranks")
+                    }
+                };
                 let text = format!(
-                    "{missing} did not come within {}; {} (SHOAL_INIT_TIMEOUT sets the bound){files}",
+                    "{missing} did not come within {}; {} (SHOAL_INIT_TIMEOUT sets the bound){files}{twice}{refused}",
                     seconds(*bound),
-                    self.settings.naming.advice()
-                );
-                self.fail(None, Failure::new(FailureKind::Timeout, text));
-            }
-            Phase::Serving { deadline: Some(deadline), bound, step, .. } if *deadline <= now => {
-                let missing = self.settings.naming.name(&self.missing(), self.ranks());
-                let bound = seconds(*bound);
-                let text = format!(
-                    "{missing} did not come to step {step} of the birth within {bound}; look what they wait for \
-                     (SHOAL_INIT_TIMEOUT sets the bound)"
+                    Naming::default().advice()
                 );
                 self.fail(None, Failure::new(FailureKind::Timeout, text));
             }
@@ -243,8 +256,7 @@ impl Root {
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         let end = match &self.phase {
             Phase::Gathering { end } => end.map(|(end, _)| end),
-            Phase::Serving { deadline, .. } => *deadline,
-            Phase::Failed { .. } => None,
+            Phase::Watching | Phase::Failed { .. } => None,
         };
         let stranger = self.strangers.front().map(|(deadline, _)| *deadline);
         [end, stranger, self.next_progress].into_iter().flatten().min()
@@ -283,17 +295,15 @@ impl Root {
             (Stage::Proven, Message::Card { bound_ms, card }) => {
                 self.handle_card(now, id, Duration::from_millis(bound_ms), card);
             }
-            (Stage::Member { rank }, Message::Contribute { step, bytes }) => {
-                self.handle_contribution(now, rank, step, bytes);
-            }
             (Stage::Member { rank }, Message::Fail { text }) => {
                 let text = format!("{}: {text}", self.describe(rank));
                 self.fail(Some(rank), Failure::new(FailureKind::Remote, text));
             }
+            (Stage::Member { rank }, Message::Failed(failure)) => self.fail(Some(rank), failure),
             (Stage::Member { rank }, Message::Leave) => {
                 self.connections.remove(&id);
                 self.events.push_back(Event::Close(id));
-                self.depart(rank, "left");
+                self.depart(rank, LEFT);
             }
             (stage, _) => self.offend(id, stage),
         }
@@ -315,6 +325,19 @@ impl Root {
         if card.ranks == 0 || card.ranks > RANKS_MAX || rank >= card.ranks {
             return self.refuse(id, &format!("there cannot be a rank {rank} of {}", card.ranks));
         }
+        if self.settings.by_hand
+            && let Some(Some(first)) = self.members.get(rank as usize)
+            && first.card.ranks == card.ranks
+        {
+            let text = format!(
+                "{} came while the birth of {} was under way",
+                card.describe(),
+                first.card.describe()
+            );
+            self.send(id, &Message::Later { text: text.clone() });
+            self.twice = Some(text);
+            return self.drop_connection(id);
+        }
         if let Err(failure) = self.check(&card) {
             // The one that does not fit hears the same as all others.
             self.send(id, &Message::Failed(failure.clone()));
@@ -333,7 +356,7 @@ impl Root {
         self.came += 1;
         self.set_stage(id, Stage::Member { rank });
         if self.came == self.ranks() {
-            self.publish_table(bound);
+            self.introduce();
         }
     }
 
@@ -380,64 +403,33 @@ impl Root {
         Ok(())
     }
 
-    fn publish_table(&mut self, bound: Duration) {
+    /// Tells every rank who its neighbours are.
+    fn introduce(&mut self) {
         // The address is free again before anyone hears that the birth is over, so that the next communicator
         // may meet there.
         self.stop_listening();
-        let cards = self.members.iter().flatten().map(|entry| entry.card.clone()).collect();
-        self.broadcast(&Message::Table(cards), false, |_| true);
-        let bound = match self.phase {
-            Phase::Gathering { end: Some((_, bound)) } => bound,
-            _ => bound,
-        };
-        let parts = vec![None; self.members.len()];
-        self.phase = Phase::Serving { step: 0, parts, came: 0, deadline: None, bound };
-        self.next_progress = None;
-    }
-
-    fn handle_contribution(&mut self, now: Time, rank: u32, its_step: u32, bytes: Vec<u8>) {
         let ranks = self.ranks();
-        let who = self.describe(rank);
-        let gone = self.gone.map(|(gone, how)| format!("{} {how}", self.describe(gone)));
-        let Phase::Serving { step, parts, came, deadline, bound } = &mut self.phase else {
-            let text = format!("{who} took a step before all ranks had come");
-            return self.fail(None, Failure::new(FailureKind::Remote, text));
-        };
-        if let Some(gone) = gone {
-            let text = format!("{gone} before step {step} of the birth");
-            return self.fail(None, Failure::new(FailureKind::Remote, text));
+        for rank in 0..ranks {
+            let neighbours = tree::parent(rank).into_iter().chain([rank]);
+            let neighbours =
+                neighbours.chain(tree::children(rank, ranks).into_iter().map(|under| under.start));
+            let entry = |of: u32| self.members[of as usize].as_ref();
+            let cards = neighbours.filter_map(|of| entry(of).map(|entry| entry.card.clone())).collect();
+            if let Some(connection) = entry(rank).map(|entry| entry.connection) {
+                self.send(connection, &Message::Introduction { birth: self.last_nonce, cards });
+            }
         }
-        let part = &mut parts[rank as usize];
-        if its_step != *step || part.is_some() {
-            let text = format!("{who} is at step {its_step}, the others at {step}");
-            return self.fail(None, Failure::new(FailureKind::Mismatch, text));
-        }
-        *part = Some(bytes);
-        *came += 1;
-        if deadline.is_none() {
-            *deadline = Some(now.saturating_add(*bound));
-            self.next_progress = Some(now + PROGRESS_EVERY);
-        }
-        if *came == ranks {
-            let message =
-                Message::Gathered { step: *step, parts: parts.iter_mut().filter_map(Option::take).collect() };
-            *came = 0;
-            *step += 1;
-            *deadline = None;
-            self.next_progress = None;
-            self.broadcast(&message, false, |_| true);
-        }
+        self.phase = Phase::Watching;
+        self.next_progress = None;
     }
 
     /// A member's connection is gone.
     fn depart(&mut self, rank: u32, how: &'static str) {
-        self.gone.get_or_insert((rank, how));
-        let when = match &self.phase {
-            Phase::Gathering { .. } => "before all ranks had come".to_owned(),
-            Phase::Serving { step, came: 1.., .. } => format!("during step {step} of the birth"),
-            Phase::Serving { .. } | Phase::Failed { .. } => return,
-        };
-        let text = format!("{} {how} {when}; look at its log", self.describe(rank));
+        let has_met = matches!(self.phase, Phase::Watching) && how == LEFT;
+        if has_met || matches!(self.phase, Phase::Failed { .. }) {
+            return;
+        }
+        let text = format!("{} {how} before all ranks had met; look at its log", self.describe(rank));
         self.fail(None, Failure::new(FailureKind::Remote, text));
     }
 
@@ -451,7 +443,7 @@ impl Root {
                 self.events.push_back(Event::Close(entry.connection));
             }
         }
-        let stay = gathering && self.settings.stay_after_failure && told.len() < self.members.len();
+        let stay = gathering && !self.settings.by_hand && told.len() < self.members.len();
         self.phase = Phase::Failed { failure, told, stay };
         self.next_progress = None;
         if !stay {
@@ -476,6 +468,17 @@ impl Root {
         self.drop_connection(id);
     }
 
+    /// All ranks have come; at an address that was set by hand another birth follows.
+    fn refuse_late(&mut self, id: ConnectionId) {
+        let text = "all ranks of the birth that was under way have come".to_owned();
+        if self.settings.by_hand {
+            self.send(id, &Message::Later { text });
+            self.drop_connection(id);
+        } else {
+            self.refuse(id, &text);
+        }
+    }
+
     fn drop_connection(&mut self, id: ConnectionId) {
         if self.connections.remove(&id).is_some() {
             self.events.push_back(Event::Close(id));
@@ -490,19 +493,15 @@ impl Root {
         self.events.push_back(Event::StopListening);
         for (_, id) in std::mem::take(&mut self.strangers) {
             if self.connections.get(&id).is_some_and(|c| !matches!(c.stage, Stage::Member { .. })) {
-                self.refuse(id, "all ranks have come");
+                self.refuse_late(id);
             }
         }
     }
 
     fn tell_progress(&mut self) {
-        let missing = self.settings.naming.name(&self.missing(), self.ranks());
-        let waits: Vec<bool> = match &self.phase {
-            Phase::Serving { parts, .. } => parts.iter().map(Option::is_some).collect(),
-            _ => vec![true; self.members.len()],
-        };
+        let missing = name_ranks(&self.missing(), self.ranks());
         let message = Message::Progress { text: format!("waiting for {missing}") };
-        self.broadcast(&message, true, |rank| waits[rank as usize]);
+        self.broadcast(&message, true, |_| true);
     }
 
     /// One frame, shared by all who get it.
@@ -532,11 +531,7 @@ impl Root {
 
     /// Those that the others wait for.
     fn missing(&self) -> Vec<u32> {
-        let came = |rank: usize| match &self.phase {
-            Phase::Serving { parts, .. } => parts[rank].is_some(),
-            _ => self.members[rank].is_some(),
-        };
-        (0..self.ranks()).filter(|rank| !came(*rank as usize)).collect()
+        (0..self.ranks()).filter(|rank| self.members[*rank as usize].is_none()).collect()
     }
 
     fn describe(&self, rank: u32) -> String {

@@ -6,14 +6,17 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::epitaph::Epitaph;
 use super::line::{Incoming, Line};
 use super::lobby::{Lobby, Verdict};
 use super::message::Message;
-use super::porch::{Command, Desk};
+use super::porch::{Command, Desk, Mailbox};
 use super::root::{ConnectionId, Event, Root, Time};
 use crate::system::socket::{self, Interest, READABLE, WRITABLE};
+use crate::trace::log;
 
 /// How long a connection that was closed here may take to read its last words.
 const LINGER: Duration = Duration::from_secs(2);
@@ -32,6 +35,10 @@ pub(super) type Serial = u64;
 enum Home {
     Lobby,
     Root(Serial),
+    /// The door of a rank that gave up.
+    Epitaph([u8; 16]),
+    /// Nobody's any more.
+    Leaving,
 }
 
 /// A connection.
@@ -58,6 +65,8 @@ struct Hosted {
     root: Root,
     communicator: [u8; 16],
     expects: bool,
+    /// How many the lobby had turned away before.
+    strangers_before: u64,
 }
 
 /// The sockets and the clock. Forked children have copies of the sockets, so what is over is ended explicitly.
@@ -67,6 +76,9 @@ pub(super) struct Server {
     doors: Vec<Door>,
     lobby: Lobby,
     roots: HashMap<Serial, Hosted>,
+    /// The sessions of this process to whose doors others come.
+    mailboxes: HashMap<[u8; 16], Arc<Mailbox>>,
+    epitaphs: HashMap<[u8; 16], Epitaph>,
     lines: HashMap<ConnectionId, Served>,
     next: ConnectionId,
     began: Instant,
@@ -82,6 +94,8 @@ impl Server {
             doors: Vec::new(),
             lobby: Lobby::default(),
             roots: HashMap::new(),
+            mailboxes: HashMap::new(),
+            epitaphs: HashMap::new(),
             lines: HashMap::new(),
             next: 0,
             began: Instant::now(),
@@ -117,7 +131,13 @@ impl Server {
             }
             let now = self.now();
             self.lobby.handle_timeout(now);
-            self.roots.values_mut().for_each(|hosted| hosted.root.handle_timeout(now));
+            let strangers = self.lobby.refused_count();
+            for hosted in self.roots.values_mut() {
+                hosted.root.handle_strangers(strangers - hosted.strangers_before);
+                hosted.root.handle_timeout(now);
+            }
+            self.epitaphs.retain(|_, epitaph| !epitaph.is_over(now));
+            self.epitaphs.values_mut().for_each(|epitaph| epitaph.handle_timeout(now));
         }
     }
 
@@ -131,8 +151,29 @@ impl Server {
                         self.doors.push(Door { listener, root: Some(serial) });
                     }
                     let root = Root::new(settings);
-                    self.roots.insert(serial, Hosted { root, communicator, expects: true });
+                    let strangers_before = self.lobby.refused_count();
+                    let hosted = Hosted { root, communicator, expects: true, strangers_before };
+                    self.roots.insert(serial, hosted);
                     self.lobby.expect(communicator);
+                }
+                Command::Expect(door, Some(mailbox)) => {
+                    self.mailboxes.insert(door, mailbox);
+                    self.lobby.expect(door);
+                }
+                Command::Expect(door, None) => {
+                    self.mailboxes.remove(&door);
+                }
+                Command::Mourn(legacy, span) => {
+                    let (door, until) = (legacy.door, self.now().saturating_add(span));
+                    self.epitaphs.insert(door, Epitaph::new(legacy, until));
+                    self.lobby.expect(door);
+                }
+                Command::Finish(line) => {
+                    let (connection, now) = (self.next, self.now());
+                    self.next += 1;
+                    let (home, closing) = (Home::Leaving, Some(now + LINGER));
+                    self.lines
+                        .insert(connection, Served { line, home, closing, ended: false, touched: true });
                 }
                 Command::Retire(communicator) => {
                     let over: Vec<Serial> = self
@@ -171,7 +212,8 @@ impl Server {
         let closing = self.lines.values().filter_map(|served| served.closing).min();
         let accept = (self.accept_after > now).then_some(self.accept_after);
         let roots = self.roots.values().filter_map(|hosted| hosted.root.poll_timeout()).min();
-        let next = [roots, self.lobby.poll_timeout(), closing, accept].into_iter().flatten().min();
+        let epitaphs = self.epitaphs.values().map(Epitaph::poll_timeout).min();
+        let next = [roots, epitaphs, self.lobby.poll_timeout(), closing, accept].into_iter().flatten().min();
         next.map(|next| next.saturating_sub(now))
     }
 
@@ -213,9 +255,18 @@ impl Server {
             Ok(Incoming::Bytes(_)) if served.closing.is_some() => {}
             Ok(Incoming::Bytes(count)) => {
                 let (bytes, roots) = (&self.scratch[..count], &mut self.roots);
+                let (mailboxes, epitaphs) = (&self.mailboxes, &mut self.epitaphs);
                 match served.home {
-                    Home::Lobby => self.lobby.handle_input(now, connection, bytes, |communicator| {
-                        roots.values().any(|hosted| hosted.expects && hosted.communicator == *communicator)
+                    Home::Leaving => {}
+                    Home::Epitaph(door) => {
+                        if let Some(epitaph) = epitaphs.get_mut(&door) {
+                            epitaph.handle_input(connection, bytes);
+                        }
+                    }
+                    Home::Lobby => self.lobby.handle_input(now, connection, bytes, |wanted| {
+                        mailboxes.contains_key(wanted)
+                            || epitaphs.contains_key(wanted)
+                            || roots.values().any(|hosted| hosted.expects && hosted.communicator == *wanted)
                     }),
                     Home::Root(serial) => {
                         if let Some(hosted) = roots.get_mut(&serial) {
@@ -238,11 +289,47 @@ impl Server {
         for serial in serials {
             self.obey_root(now, serial);
         }
+        self.obey_epitaphs(now);
         self.send_and_close(now);
+    }
+
+    fn obey_epitaphs(&mut self, now: Time) {
+        let mut over = Vec::new();
+        for epitaph in self.epitaphs.values_mut() {
+            while let Some((connection, frame)) = epitaph.poll_transmit() {
+                if let Some(served) = self.lines.get_mut(&connection) {
+                    served.line.enqueue(frame);
+                    served.touched = true;
+                }
+            }
+            over.extend(std::iter::from_fn(|| epitaph.poll_close()));
+        }
+        over.into_iter().for_each(|connection| self.close_later(now, connection));
     }
 
     fn carry_out(&mut self, now: Time, verdict: Verdict) {
         match verdict {
+            Verdict::Enter { connection, communicator, words }
+                if self.mailboxes.contains_key(&communicator) =>
+            {
+                let served = self.lines.remove(&connection);
+                if let (Some(served), Some(mailbox)) = (served, self.mailboxes.get(&communicator)) {
+                    mailbox.put(served.line, words);
+                }
+            }
+            Verdict::Enter { connection, communicator, words }
+                if self.epitaphs.contains_key(&communicator) =>
+            {
+                let (served, epitaph) =
+                    (self.lines.get_mut(&connection), self.epitaphs.get_mut(&communicator));
+                match (served, epitaph, socket::random_bytes()) {
+                    (Some(served), Some(epitaph), Ok(nonce)) => {
+                        served.home = Home::Epitaph(communicator);
+                        epitaph.handle_arrival(now, connection, nonce, &words);
+                    }
+                    _ => self.lose(connection),
+                }
+            }
             Verdict::Enter { connection, communicator, words } => {
                 let host = self.roots.iter_mut().find(|(_, h)| h.expects && h.communicator == communicator);
                 let (Some((serial, hosted)), Some(served)) = (host, self.lines.get_mut(&connection)) else {
@@ -321,6 +408,12 @@ impl Server {
         let Some(served) = self.lines.remove(&connection) else { return };
         served.line.close();
         match served.home {
+            Home::Leaving => {}
+            Home::Epitaph(door) => {
+                if let Some(epitaph) = self.epitaphs.get_mut(&door) {
+                    epitaph.handle_closed(connection);
+                }
+            }
             Home::Lobby => self.lobby.handle_closed(connection),
             Home::Root(serial) => {
                 if let Some(hosted) = self.roots.get_mut(&serial) {
@@ -346,7 +439,14 @@ impl Server {
     }
 
     fn forget(&mut self, serial: Serial) {
-        self.roots.remove(&serial);
+        if let Some(hosted) = self.roots.remove(&serial) {
+            let count = hosted.root.refused() + self.lobby.refused_count() - hosted.strangers_before;
+            if count > 0 {
+                log::info(format_args!(
+                    "{count} connections were turned away while ranks met here; they did not prove to be ranks"
+                ));
+            }
+        }
         self.desk.is_over(serial);
     }
 

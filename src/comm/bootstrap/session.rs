@@ -1,8 +1,9 @@
 //! One rank's end of the exchange: owns the member's sockets, and does what the [`Member`] asks.
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,17 +12,16 @@ use super::kin::Kin;
 use super::line::{Incoming, Line};
 use super::member::{Attempt, Event, Member, Obstacle, Settings};
 use super::message::PAYLOAD_BYTES_MAX;
-use super::porch::Porch;
+use super::porch::{Mailbox, Porch};
 use super::proof::session_key;
 use super::root::Time;
 use crate::error::{Error, Result};
 use crate::system::socket::{self, READABLE, WRITABLE};
 use crate::topology::Card;
+use crate::trace::log;
 
 /// How late the abort flag may be seen.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How long the last words of a session may take to be sent.
-const LEAVE_WAIT: Duration = Duration::from_millis(200);
 const SCRATCH_BYTES: usize = 64 << 10;
 
 /// The ranks of a new communicator, met. Dropping it takes leave of the others.
@@ -47,21 +47,36 @@ impl Session {
 
     /// Meets the others.
     pub(super) fn meet(
-        settings: Settings,
-        card: Card,
+        settings: &Settings,
+        rank: u32,
+        member: Member,
         porch: Arc<Porch>,
         abort: Arc<AtomicBool>,
     ) -> Result<Session> {
-        let (rank, secret, communicator) = (card.rank, settings.secret, settings.communicator);
+        let (secret, communicator) = (settings.secret, settings.communicator);
+        let (mailbox, woken) = Mailbox::new().map_err(|cause| {
+            Error::system("preparing to meet other ranks", cause, "raise the limit of open files (ulimit -n)")
+        })?;
         let mut link = Link {
-            member: Member::new(Time::ZERO, settings, card),
+            member,
             lines: Vec::new(),
+            porch: Arc::clone(&porch),
+            mailbox,
+            woken,
+            doors: Vec::new(),
+            pending: None,
             began: Instant::now(),
             abort,
             process: std::process::id(),
             scratch: vec![0; SCRATCH_BYTES],
         };
-        match link.run()? {
+        let outcome = link.run().inspect_err(|_| {
+            // Who comes to this rank late would wait for it in vain.
+            if let Some(legacy) = link.member.legacy() {
+                porch.mourn(legacy, settings.bound);
+            }
+        });
+        match outcome? {
             Outcome::Joined(cards) => {
                 let key = session_key(&secret, &communicator, cards.iter().map(|card| &card.token));
                 Ok(Session { rank, cards, key, link: Some(link), porch: Some(porch) })
@@ -141,6 +156,7 @@ impl Session {
 }
 
 /// How a wait ended well.
+#[derive(Debug)]
 enum Outcome {
     Joined(Vec<Card>),
     Gathered(Vec<Vec<u8>>),
@@ -157,6 +173,13 @@ struct Wire {
 struct Link {
     member: Member,
     lines: Vec<Wire>,
+    porch: Arc<Porch>,
+    /// Who came to the doors of this session, and what wakes it when somebody does.
+    mailbox: Arc<Mailbox>,
+    woken: UnixStream,
+    doors: Vec<[u8; 16]>,
+    /// What is handed out when all that others wait for is sent.
+    pending: Option<Outcome>,
     began: Instant,
     abort: Arc<AtomicBool>,
     /// The process that made it. In a forked child the sockets are still those of the parent.
@@ -176,11 +199,13 @@ impl Link {
     /// Works until the member has what it waits for.
     fn run(&mut self) -> Result<Outcome> {
         loop {
-            if let Some(outcome) = self.obey()? {
+            self.obey()?;
+            let is_sent = self.lines.iter().all(|wire| !wire.connected || wire.line.is_flushed());
+            if let Some(outcome) = self.pending.take_if(|_| is_sent) {
                 return Ok(outcome);
             }
             if self.abort.load(Ordering::Relaxed) {
-                let met = self.member.progress().to_owned();
+                let met = self.member.progress();
                 self.member.fail("it was aborted while the ranks met");
                 self.say_last_words();
                 let waited = if met.is_empty() { String::new() } else { format!(" (it was {met})") };
@@ -207,6 +232,7 @@ impl Link {
                 let writes = !wire.connected || !wire.line.is_flushed();
                 socket::interest(wire.line.stream(), if writes { READABLE | WRITABLE } else { READABLE })
             })
+            .chain([socket::interest(&self.woken, READABLE)])
             .collect();
         let now = self.now();
         let due = self.member.poll_timeout().map_or(LOOK_EVERY, |due| due.saturating_sub(now));
@@ -218,9 +244,25 @@ impl Link {
             .filter(|(_, interest)| interest.revents != 0)
             .map(|(wire, _)| wire.attempt)
             .collect();
+        if interests.last().is_some_and(|interest| interest.revents != 0) {
+            self.welcome()?;
+        }
         for attempt in ready {
             if let Err(error) = self.advance(attempt) {
                 self.close(attempt, &error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in who came to the door.
+    fn welcome(&mut self) -> io::Result<()> {
+        while (&self.woken).read(&mut self.scratch).is_ok_and(|count| count > 0) {}
+        for (line, words) in self.mailbox.take() {
+            let (now, nonce) = (self.now(), socket::random_bytes()?);
+            match self.member.handle_visitor(now, nonce, &words) {
+                Some(attempt) => self.lines.push(Wire { attempt, line, connected: true }),
+                None => line.close(),
             }
         }
         Ok(())
@@ -234,7 +276,7 @@ impl Link {
                 return Err(error);
             }
             wire.connected = true;
-            self.member.handle_connected(now, attempt, socket::random_bytes()?);
+            self.member.handle_connected(attempt, socket::random_bytes()?);
             return Ok(());
         }
         wire.line.flush()?;
@@ -265,17 +307,30 @@ impl Link {
     }
 
     /// Sends and does what the member asks, until it asks for nothing or has what it waits for.
-    fn obey(&mut self) -> Result<Option<Outcome>> {
+    fn obey(&mut self) -> Result<()> {
         loop {
             self.transmit();
-            let Some(event) = self.member.poll_event() else { return Ok(None) };
+            let Some(event) = self.member.poll_event() else { return Ok(()) };
             match event {
                 Event::Connect(attempt, address) => self.connect(attempt, address)?,
-                Event::Close(attempt) => self.forget(attempt),
-                Event::Joined(cards) => return Ok(Some(Outcome::Joined(cards))),
-                Event::Gathered(parts) => return Ok(Some(Outcome::Gathered(parts))),
+                Event::Close(attempt) => self.dismiss(attempt),
+                Event::Reached(text) => log::info(format_args!("{text}")),
+                Event::Expect(door) => {
+                    self.doors.push(door);
+                    self.porch.expect(door, Some(Arc::clone(&self.mailbox)));
+                }
+                Event::Joined(cards) => self.pending = Some(Outcome::Joined(cards)),
+                Event::Gathered(parts) => self.pending = Some(Outcome::Gathered(parts)),
                 Event::Failed(error) => return Err(error),
             }
+        }
+    }
+
+    /// What is queued there still leaves.
+    fn dismiss(&mut self, attempt: Attempt) {
+        if let Some(index) = self.lines.iter().position(|wire| wire.attempt == attempt) {
+            let wire = self.lines.swap_remove(index);
+            if wire.connected { self.porch.finish(wire.line) } else { wire.line.close() }
         }
     }
 
@@ -312,21 +367,15 @@ impl Link {
         }
     }
 
-    /// Sends what is queued, and that nothing follows, without waiting long for it.
+    /// Sends what is queued, and that nothing follows. What does not leave at once the process's thread sends.
     fn say_last_words(&mut self) {
-        let deadline = Instant::now() + LEAVE_WAIT;
         self.transmit();
-        for wire in self.lines.iter_mut().filter(|wire| wire.connected) {
-            while wire.line.flush().is_ok() && !wire.line.is_flushed() {
-                let left = deadline.saturating_duration_since(Instant::now());
-                let waited = socket::wait(&mut [socket::interest(wire.line.stream(), WRITABLE)], Some(left));
-                if left.is_zero() || waited.is_err() {
-                    break;
-                }
-            }
-            wire.line.end();
+        for wire in std::mem::take(&mut self.lines) {
+            if wire.connected { self.porch.finish(wire.line) } else { wire.line.close() }
         }
-        self.lines.clear();
+        for door in self.doors.drain(..) {
+            self.porch.expect(door, None);
+        }
     }
 }
 

@@ -136,7 +136,9 @@ pub(super) fn ways(call: &Call, plan: &Plan, layout: &Layout) -> Result<Vec<Way>
 fn way(step: &Step) -> Way {
     match step.action {
         Action::Send { peer, .. } | Action::SendFrame { peer, .. } => Way::To(peer),
-        Action::Recv { peer, .. } | Action::RecvReduce { peer, .. } => Way::From(peer),
+        Action::Recv { peer, .. } | Action::RecvMessages { peer, .. } | Action::RecvReduce { peer, .. } => {
+            Way::From(peer)
+        }
         Action::Copy { .. } | Action::Reduce { .. } | Action::Scale { .. } | Action::Divide { .. } => {
             Way::Local
         }
@@ -152,7 +154,9 @@ fn step_is_sound(call: &Call, plan: &Plan, layout: &Layout, step: &Step) -> Resu
     }
     let (reads, write): (&[Range], Option<Range>) = match &step.action {
         Action::Send { from, .. } => (&[*from], None),
-        Action::SendFrame { .. } => return Err("a collective has no frames".into()),
+        Action::SendFrame { .. } | Action::RecvMessages { .. } => {
+            return Err("a collective has no frames".into());
+        }
         Action::Recv { into, .. } => (&[], Some(*into)),
         Action::RecvReduce { with, into, .. } => (&[*with], Some(*into)),
         Action::Copy { from, into } | Action::Scale { from, into } => (&[*from], Some(*into)),

@@ -1,5 +1,7 @@
 //! The exchange as a whole: simulated with virtual time, and over real sockets.
 
+mod hostile;
+mod hosts;
 mod kin;
 mod processes;
 mod simulation;
@@ -28,6 +30,12 @@ impl Random {
     pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
         std::array::from_fn(|_| self.below(256) as u8)
     }
+}
+
+/// How many of something a test does: `usual`, or `full` where the whole campaign is asked for.
+pub(crate) fn campaign(usual: usize, full: usize) -> usize {
+    let asked = crate::config::told_by_launcher("SHOAL_TEST_CAMPAIGN");
+    if asked.is_some_and(|text| text == "full") { full } else { usual }
 }
 
 pub(crate) fn sample_card(rank: u32, ranks: u32) -> Card {

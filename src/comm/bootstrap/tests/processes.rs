@@ -148,3 +148,24 @@ fn executed_children_are_ranks() {
     assert!(child.wait().unwrap().success());
     assert_eq!(met, Ok(true));
 }
+
+#[test]
+fn many_processes_meet_soon() {
+    const RANKS: u32 = 64;
+    let id = unique_id(&config()).unwrap();
+    let began = Instant::now();
+    let children: Vec<Child> = (1..RANKS)
+        .map(|rank| {
+            Child::fork(move || {
+                join(&id, rank, RANKS)
+                    .is_ok_and(|mut session| step(&mut session) && session.barrier().is_ok())
+            })
+        })
+        .collect();
+    let mut session = join(&id, 0, RANKS).unwrap();
+    assert!(step(&mut session));
+    println!("{RANKS} processes: {:?}", began.elapsed());
+    session.barrier().unwrap();
+    drop(session);
+    assert!(children.into_iter().all(|child| child.wait() == 0));
+}

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use super::world::{BOUND, EVENTS_MAX, World, settings};
-use super::{Random, sample_card};
-use crate::comm::bootstrap::member::{self, Member};
+use super::world::{BOUND, EVENTS_MAX, Node, World, settings};
+use super::{Random, campaign, sample_card};
+use crate::comm::bootstrap::member;
 use crate::comm::bootstrap::message::Message;
 use crate::comm::bootstrap::proof::Secret;
-use crate::comm::bootstrap::root::Time;
 use crate::error::Error;
 use crate::topology::{Card, DeviceKind};
 
@@ -30,22 +29,30 @@ fn a_thousand_ranks_meet() {
     for rank in 0..1024 {
         world.add(settings(), Card { processors: String::new(), ..sample_card(rank, 1024) }, 0);
     }
-    // A member is dropped from memory with its table as soon as it has it.
+    meet_and_forget(&mut world, 1024);
+}
+
+#[test]
+fn a_thousand_ranks_meet_again() {
+    let all: Vec<u32> = (0..1024).collect();
+    let mut world = World::with_kin(2, 1024, &all, 0);
+    world.root_listens = false;
+    meet_and_forget(&mut world, 1024);
+}
+
+fn meet_and_forget(world: &mut World, ranks: usize) {
+    // Its table is dropped from memory as soon as it has it.
     for _ in 0..EVENTS_MAX {
-        let mut last = world.nodes.iter().filter(|node| node.joined.is_some()).count();
-        world.run_until(|world| {
-            world.root.is_finished()
-                || world.nodes.iter().filter(|node| node.joined.is_some()).take(last + 1).count() > last
-        });
-        if world.root.is_finished() {
-            break;
-        }
+        let seen = world.event_count;
+        world.run_until(|world| world.event_count >= seen + 64);
         for node in &mut world.nodes {
             if let Some(cards) = node.joined.as_mut().filter(|cards| !cards.is_empty()) {
-                assert_eq!(cards.len(), 1024);
+                assert_eq!(cards.len(), ranks);
                 *cards = Vec::new();
-                last += 1;
             }
+        }
+        if world.event_count == seen {
+            break;
         }
     }
     assert!(world.nodes.iter().all(|node| node.result == Some(Ok(()))));
@@ -85,7 +92,7 @@ fn a_rank_that_goes_before_the_others_came_is_named_at_once() {
     }
     world.run_until(|world| world.now > Duration::from_secs(2));
     world.nodes[1].member.fail("no memory");
-    world.obey_member(1);
+    world.obey_node(1);
     world.run_until(|world| world.now > Duration::from_secs(3));
     for node in [0, 2] {
         let Error::Remote(text) = world.error(node) else { panic!("{:?}", world.error(node)) };
@@ -121,7 +128,7 @@ fn a_rank_that_does_not_take_a_step_is_named() {
     // It hears of it when it comes at last.
     let now = world.now;
     world.nodes[2].member.contribute(now, b"late");
-    world.obey_member(2);
+    world.obey_node(2);
     assert!(world.error(2).to_string().starts_with("rank 2 of 5 did not come"));
 }
 
@@ -153,6 +160,45 @@ fn ranks_that_were_started_differently_all_see_both() {
             assert!(world.now < Duration::from_secs(3));
         }
     }
+}
+
+#[test]
+fn births_at_one_address_do_not_mix() {
+    for seed in 0..20 {
+        let mut world = World::by_hand(seed);
+        for rank in [0, 1, 1, 2, 2] {
+            world.add(member::Settings { patient: true, ..settings() }, sample_card(rank, 3), 1);
+        }
+        world.run();
+        let met: Vec<&Node> = world.nodes.iter().filter(|node| node.result == Some(Ok(()))).collect();
+        assert_eq!(met.len(), 3);
+        for (node, rank) in world.nodes.iter().zip([0, 1, 1, 2, 2]) {
+            match &node.result {
+                Some(Ok(())) => {
+                    let cards = node.joined.as_ref().unwrap();
+                    assert!(cards.iter().zip(0..).all(|(card, rank)| card.rank == rank));
+                    // The same set on all of them.
+                    assert_eq!(node.joined, met[0].joined);
+                }
+                // Its birth never came.
+                Some(Err(Error::Timeout(text))) => {
+                    assert!(rank > 0 && text.contains("could not reach"), "{text}")
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // Whoever is missing is named together with who came twice.
+    let mut world = World::by_hand(3);
+    for rank in [0, 1, 1] {
+        world.add(member::Settings { patient: true, ..settings() }, sample_card(rank, 3), 1);
+    }
+    world.run();
+    let text = world.error(0).to_string();
+    assert!(
+        text.starts_with("rank 2 of 3 did not come") && text.contains("while the birth of rank 1"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -243,21 +289,121 @@ fn a_silent_root_is_noticed() {
 }
 
 #[test]
-fn members_survive_any_bytes() {
-    let mut random = Random(12);
-    for _ in 0..2000 {
-        let mut member = Member::new(Time::ZERO, settings(), sample_card(0, 2));
-        member.handle_timeout(Time::ZERO);
-        member.handle_connected(Time::ZERO, 0, random.bytes());
-        for _ in 0..3 {
-            let mut bytes: Vec<u8> = (0..random.below(300)).map(|_| random.below(256) as u8).collect();
-            if bytes.len() > 5 {
-                let length = (bytes.len() - 4) as u32;
-                bytes[..4].copy_from_slice(&length.to_le_bytes());
-                bytes[4] %= 14;
-            }
-            member.handle_input(Time::ZERO, 0, &bytes);
+fn any_members_meet_again() {
+    for ranks in (2..=18).chain([40, 64]) {
+        for seed in 0..4 {
+            let all: Vec<u32> = (0..ranks).collect();
+            let mut world = World::with_kin(seed * 500 + u64::from(ranks), ranks, &all, 3);
+            world.run();
+            world.assert_all_met();
         }
-        assert!(!matches!(member.poll_event(), Some(member::Event::Joined(_))));
+    }
+}
+
+/// Who is missing is named by every one that can know; nobody waits longer than the bound.
+#[test]
+fn whoever_does_not_meet_again_is_named() {
+    for seed in 0..60 {
+        let mut random = Random(seed);
+        let ranks = 2 + random.below(40) as u32;
+        let present: Vec<u32> = (0..ranks).filter(|_| random.below(8) > 0).collect();
+        let mut world = World::with_kin(seed, ranks, &present, 1);
+        world.run();
+        let missing = ranks as usize - present.len();
+        for rank in present {
+            if missing == 0 {
+                assert_eq!(world.nodes[rank as usize].result, Some(Ok(())));
+                continue;
+            }
+            // Who stands under a dead rank finds nobody there; the others wait to the end.
+            assert!(matches!(world.error(rank as usize), Error::Timeout(_) | Error::Remote(_)));
+        }
+        assert!(world.settled < BOUND + Duration::from_secs(3), "{:?}", world.settled);
+    }
+}
+
+#[test]
+fn stalled_ranks_are_named_wherever_they_stand() {
+    for seed in 0..40 {
+        let mut random = Random(seed + 5);
+        let ranks = 3 + random.below(60) as u32;
+        let mut world = World::with_ranks(seed, ranks, 1);
+        let stalled = random.below(ranks as usize);
+        world.nodes[stalled].stalls = true;
+        world.run();
+        for node in (0..ranks as usize).filter(|node| *node != stalled) {
+            let Error::Timeout(text) = world.error(node) else { panic!("{:?}", world.error(node)) };
+            assert!(text.starts_with(&format!("rank {stalled} of {ranks} did not come to step 0")), "{text}");
+        }
+    }
+}
+
+/// Lost or given up at any moment of a birth: nobody hangs, and whoever does not finish says why.
+#[test]
+fn ranks_are_lost_at_every_moment() {
+    let mut hit_count = 0;
+    for (ranks, kin) in [(3, false), (9, false), (9, true), (22, false)] {
+        let all: Vec<u32> = (0..ranks).collect();
+        let world_of = |seed| {
+            if kin { World::with_kin(seed, ranks, &all, 2) } else { World::with_ranks(seed, ranks, 2) }
+        };
+        let mut whole = world_of(7);
+        whole.run();
+        whole.assert_all_met();
+        let moments = whole.event_count;
+        for moment in (0..moments).step_by(1 + moments as usize / campaign(120, 6000)) {
+            for aborts in [false, true] {
+                let mut world = world_of(7);
+                world.run_until(|world| world.event_count >= moment);
+                let lost = Random(moment).below(ranks as usize);
+                if world.nodes[lost].result.is_some() {
+                    continue;
+                }
+                if aborts {
+                    world.nodes[lost].member.fail("it was aborted");
+                    world.nodes[lost].result = Some(Ok(()));
+                    world.obey_node(lost);
+                    world.hang_up_all(lost);
+                } else {
+                    world.kill(lost);
+                }
+                let when = world.now;
+                world.run();
+                for node in (0..ranks as usize).filter(|node| *node != lost) {
+                    match &world.nodes[node].result {
+                        Some(Ok(())) => {}
+                        Some(Err(Error::Remote(text) | Error::Timeout(text))) => {
+                            assert!(text.contains(&format!("rank {lost} ")), "{text}");
+                            hit_count += 1;
+                        }
+                        other => panic!("{other:?} of {node} when {lost} was lost at {when:?}"),
+                    }
+                }
+                assert!(world.settled <= when + BOUND + Duration::from_secs(10));
+            }
+        }
+    }
+    assert!(hit_count > 1000);
+}
+
+/// What a star would send is computed; what the tree sends is counted.
+#[test]
+fn nobody_handles_more_than_its_share() {
+    for ranks in [16_u32, 64, 256] {
+        let mut world = World::with_ranks(1, ranks, 0);
+        world.run();
+        world.assert_all_met();
+        let card_bytes = 4 + crate::comm::bootstrap::message::card_bytes(&sample_card(0, ranks)).len() as u64;
+        let (n, log) = (u64::from(ranks), u64::from(ranks.ilog2()));
+        let star = n * n * card_bytes;
+        let most = world.nodes.iter().map(|node| node.sent.bytes).max().unwrap_or_default();
+        let wires = world.nodes.iter().map(|node| node.wires).max().unwrap_or_default() as u64;
+        println!(
+            "{ranks} ranks: root sends {} frames, {} bytes (a star {star}); a rank at most {most} bytes, {wires} wires",
+            world.root_sent.frames, world.root_sent.bytes
+        );
+        assert!(world.root_sent.frames <= 4 * n && world.root_sent.bytes <= 6 * n * (card_bytes + 200));
+        assert!(most <= 3 * log * n * card_bytes && wires <= 4 + 3 * log / 2 + 3);
+        assert!(ranks < 64 || most + world.root_sent.bytes < star / 2);
     }
 }

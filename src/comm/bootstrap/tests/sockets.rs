@@ -276,11 +276,56 @@ fn interfaces_can_be_named() {
     let config = Config { socket_ifname: "=lo".into(), ..patient() };
     let id = unique_id(&config).unwrap();
     let (invitation, address) = root_address(&id);
-    assert!(address.ip().is_loopback() && invitation.addresses.len() == 1);
+    assert!(address.ip().is_loopback() && invitation.addresses.iter().all(|a| a.ip().is_loopback()));
     meet(&config, &id, 3);
     let wrong = Config { socket_ifname: "nosuch".into(), ..patient() };
     let text = unique_id(&wrong).unwrap_err().to_string();
     assert!(text.contains("nosuch") && text.contains("lo"), "{text}");
+}
+
+#[test]
+fn births_at_one_address_at_once_do_not_mix() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = Config { comm_id: format!("127.0.0.1:{free}"), secret: "fish".into(), ..patient() };
+    let id = unique_id(&config).unwrap();
+    let calls: Vec<u32> = (0..12).collect();
+    let mut keys = threads(&calls, |call| {
+        // Any order; rank 0 of the births last.
+        let rank = 3 - call / 3;
+        let mut session = join(&config, &id, rank, 4).unwrap();
+        let parts = session.all_gather(&rank.to_le_bytes()).unwrap();
+        assert!(parts.iter().zip(0_u32..).all(|(part, rank)| *part == rank.to_le_bytes()));
+        *session.key()
+    });
+    keys.sort_unstable();
+    assert!(keys.chunks(4).all(|birth| birth.iter().all(|key| *key == birth[0])));
+    keys.dedup();
+    assert_eq!(keys.len(), 3);
+}
+
+#[test]
+fn strangers_are_counted_in_what_is_said_about_the_missing() {
+    let config = config(Duration::from_secs(2));
+    let id = unique_id(&config).unwrap();
+    let (invitation, address) = root_address(&id);
+    let waits = thread::spawn(move || join(&config, &id, 0, 2).map(drop));
+    thread::sleep(Duration::from_millis(200));
+    let strangers = disturb(address, &invitation);
+    let Err(Error::Timeout(text)) = waits.join().unwrap() else { panic!() };
+    assert!(text.starts_with("rank 1 of 2") && text.contains("connections were turned away"), "{text}");
+    drop(strangers);
+}
+
+#[test]
+fn ids_of_stock_and_families_that_are_none_are_refused() {
+    // The first bytes of stock's id are a random number, then a socket address.
+    let mut stock = [0; 128];
+    stock[..8].copy_from_slice(&Random(8).bytes::<8>());
+    stock[8] = 2;
+    let text = join(&patient(), &stock, 0, 2).map(drop).unwrap_err().to_string();
+    assert!(text.contains("another NCCL"), "{text}");
+    let odd = Config { socket_family: "AF_UNIX".into(), ..patient() };
+    assert!(unique_id(&odd).unwrap_err().to_string().contains("AF_INET6"));
 }
 
 #[test]

@@ -1,0 +1,280 @@
+//! The steps of point-to-point messages. The memory of each is its operation's own.
+
+use super::{Hands, Outcome};
+use crate::coalesce::{LENGTH_BYTES, head};
+use crate::device::Device;
+use crate::engine::Pass;
+use crate::engine::run::Progress;
+use crate::error::{Error, Result};
+use crate::op::{Address, Kind, Op};
+use crate::schedule::{Action, Plan, Range};
+use crate::transport::{Front, Transport, Whole};
+
+/// The messages that a step still has to receive, all from one peer.
+#[derive(Clone, Copy)]
+struct Awaited<'a> {
+    messages: &'a [Range],
+    /// Their lengths as a frame carries them.
+    lengths: &'a [u8],
+    ops: &'a [Op],
+}
+
+impl<'a> Awaited<'a> {
+    #[inline]
+    fn after(self, count: usize) -> Awaited<'a> {
+        Awaited { messages: &self.messages[count..], lengths: &self.lengths[count * LENGTH_BYTES..], ..self }
+    }
+}
+
+impl<T: Transport, D: Device> Hands<T, D> {
+    #[inline]
+    pub(super) fn act_on_messages(
+        &mut self,
+        action: &Action,
+        plan: &Plan,
+        ops: &[Op],
+        progress: &mut Progress,
+    ) -> Result<Outcome> {
+        match *action {
+            Action::Send { peer, from } => {
+                let head = self.next_head(peer, from.bytes);
+                let source = ops[from.buffer as usize].source;
+                // SAFETY: the source as at the top of `act`.
+                let (outcome, is_begun) = unsafe { self.send(peer, head, source, from.bytes, progress)? };
+                let sent_count = &mut self.sent_count[peer as usize];
+                *sent_count = sent_count.wrapping_add(u32::from(is_begun));
+                Ok(outcome)
+            }
+            Action::SendFrame { peer, first, count, bytes } => {
+                let (first, count) = (first as usize, count as usize);
+                let messages = &plan.messages[first..][..count];
+                let lengths = &plan.lengths[first * LENGTH_BYTES..][..count * LENGTH_BYTES];
+                Ok(self.send_frame(peer, messages, lengths, bytes, ops))
+            }
+            Action::RecvMessages { peer, first, count } => {
+                let (first, count) = (first as usize, count as usize);
+                let messages = &plan.messages[first..][..count];
+                let lengths = &plan.lengths[first * LENGTH_BYTES..][..count * LENGTH_BYTES];
+                self.take_messages(peer, Awaited { messages, lengths, ops }, progress)
+            }
+            Action::Copy { from, into } => {
+                let [from_op, into_op] = [from, into].map(|range| &ops[range.buffer as usize]);
+                // SAFETY: source and target as at the top of `act`; the plan matched their lengths.
+                unsafe { self.device.copy(from_op.source, into_op.target, into.bytes) };
+                Ok(Outcome::Done)
+            }
+            Action::Recv { .. }
+            | Action::RecvReduce { .. }
+            | Action::Reduce { .. }
+            | Action::Scale { .. }
+            | Action::Divide { .. } => unreachable!("the plan of a batch of messages has no such step"),
+        }
+    }
+
+    /// The head of the next message to `peer`.
+    #[inline]
+    fn next_head(&self, peer: u32, bytes: usize) -> crate::transport::Head {
+        head::numbered(head::of_message(bytes), self.sent_count[peer as usize])
+    }
+
+    /// A lone message, in one packet, without a plan.
+    #[inline]
+    pub(in crate::engine) fn pass(&mut self, op: &Op) -> Pass {
+        let (peer, bytes) = (op.shape.peer, op.bytes());
+        let place = peer as usize;
+        if op.shape.kind == Kind::Recv {
+            if self.inbound[place].is_open() {
+                return Pass::No;
+            }
+            return match self.take_whole(peer, op.target, bytes) {
+                Some(Outcome::Done) => Pass::Done,
+                Some(_) => Pass::NotYet,
+                None => Pass::No,
+            };
+        }
+        if bytes > self.transport.eager_bytes(peer) {
+            return Pass::No;
+        }
+        let head = self.next_head(peer, bytes);
+        let Some(room) = self.transport.reserve(peer, bytes) else { return Pass::No };
+        // SAFETY: the source as at the top of `act`; `room` was reserved for these bytes.
+        unsafe { self.device.copy(op.source, Address(room.expose_provenance()), bytes) };
+        self.transport.publish(peer, head);
+        self.sent_count[place] = self.sent_count[place].wrapping_add(1);
+        Pass::Done
+    }
+
+    /// Takes the next message, if it is a packet of its own and all of it is there; `None` if that has to be
+    /// looked at the long way.
+    #[inline]
+    fn take_whole(&mut self, peer: u32, target: Address, bytes: usize) -> Option<Outcome> {
+        let received_count = &mut self.received_count[peer as usize];
+        let expected = head::numbered(head::of_message(bytes), *received_count);
+        match self.transport.peek_whole(peer, expected, bytes) {
+            Whole::Absent => Some(Outcome::Blocked),
+            Whole::Unknown => None,
+            Whole::Here(view) => {
+                let view = Address(view.as_ptr().expose_provenance());
+                // SAFETY: the target as at the top of `act`; the view holds as many bytes.
+                unsafe { self.device.copy(view, target, bytes) };
+                self.transport.drop_whole(peer, bytes);
+                *received_count = received_count.wrapping_add(1);
+                Some(Outcome::Done)
+            }
+        }
+    }
+
+    fn send_frame(
+        &mut self,
+        peer: u32,
+        messages: &[Range],
+        lengths: &[u8],
+        bytes: usize,
+        ops: &[Op],
+    ) -> Outcome {
+        let Some(room) = self.transport.reserve(peer, bytes) else { return Outcome::Blocked };
+        let mut into = Address(room.expose_provenance());
+        // SAFETY: `bytes` is the sum of the lengths' and the messages' bytes, so the cursor stays within the
+        // room; the sources as at the top of `act`.
+        unsafe { self.device.copy(Address(lengths.as_ptr().expose_provenance()), into, lengths.len()) };
+        into = into.add(lengths.len());
+        for message in messages {
+            // SAFETY: as above.
+            unsafe { self.device.copy(ops[message.buffer as usize].source, into, message.bytes) };
+            into = into.add(message.bytes);
+        }
+        let sent_count = &mut self.sent_count[peer as usize];
+        let head = head::numbered(head::of_frame(messages.len() as u32), *sent_count);
+        *sent_count = sent_count.wrapping_add(messages.len() as u32);
+        self.transport.publish(peer, head);
+        Outcome::Done
+    }
+
+    /// Takes messages from `peer`, from whatever packets bring them, as far as they have come.
+    #[inline]
+    fn take_messages(&mut self, peer: u32, all: Awaited<'_>, progress: &mut Progress) -> Result<Outcome> {
+        let place = peer as usize;
+        let mut outcome = Outcome::Blocked;
+        loop {
+            let left = all.after(progress.taken_count as usize);
+            let Some(next) = left.messages.first() else { return Ok(Outcome::Done) };
+            let target = left.ops[next.buffer as usize].target;
+            let taken_count = if self.inbound[place].is_open() {
+                self.take_from_frame(peer, target, next.bytes)?;
+                1
+            } else if progress.has_begun {
+                // SAFETY: the target as at the top of `act`.
+                match unsafe { self.receive(peer, target, next.bytes, progress)? } {
+                    Outcome::Done => {}
+                    Outcome::Moved => return Ok(Outcome::Moved),
+                    Outcome::Blocked => return Ok(outcome),
+                }
+                (progress.has_begun, progress.moved_bytes) = (false, 0);
+                self.received_count[place] = self.received_count[place].wrapping_add(1);
+                1
+            } else {
+                match self.take_whole(peer, target, next.bytes) {
+                    Some(Outcome::Done) => 1,
+                    Some(_) => return Ok(outcome),
+                    None => match self.look(peer, left, progress)? {
+                        Some(count) => count,
+                        None => return Ok(outcome),
+                    },
+                }
+            };
+            progress.taken_count += taken_count;
+            outcome = Outcome::Moved;
+        }
+    }
+
+    /// Looks at the packet at the front, which is not just the next message: how many messages it brought at
+    /// once; `None` if there is no packet.
+    fn look(&mut self, peer: u32, left: Awaited<'_>, progress: &mut Progress) -> Result<Option<u32>> {
+        let bytes = left.messages.first().map_or(0, |next| next.bytes);
+        let expected = head::numbered(head::of_message(bytes), self.received_count[peer as usize]);
+        let Some(front) = self.transport.front(peer)? else { return Ok(None) };
+        if let Some(count) = head::frame_count(front.head) {
+            let is_next = head::sequence(front.head) == head::sequence(expected);
+            if !is_next || count == 0 || count as usize * LENGTH_BYTES > front.bytes {
+                return Err(self.mismatch(peer, expected, bytes, front));
+            }
+            return self.open_frame(peer, front, count as usize, left).map(Some);
+        }
+        if front.head != expected || front.bytes != bytes {
+            return Err(self.mismatch(peer, expected, bytes, front));
+        }
+        progress.has_begun = true;
+        Ok(Some(0))
+    }
+
+    /// Takes a frame whole if it brings just what is awaited next; else notes its lengths, so that its messages
+    /// are taken one by one. How many were taken.
+    fn open_frame(&mut self, peer: u32, front: Front, count: usize, left: Awaited<'_>) -> Result<u32> {
+        // A frame is eager, so all of it is there at once.
+        let view = self.transport.view(peer, front.bytes)?;
+        let Some((lengths, mut rest)) = view.split_at_checked(count * LENGTH_BYTES) else {
+            return Err(torn(peer));
+        };
+        if left.lengths.get(..lengths.len()) == Some(lengths) {
+            for message in &left.messages[..count] {
+                let Some((bytes, behind)) = rest.split_at_checked(message.bytes) else {
+                    return Err(torn(peer));
+                };
+                let target = left.ops[message.buffer as usize].target;
+                // SAFETY: the target as at the top of `act`; the slice holds as many bytes.
+                unsafe { self.device.copy(Address(bytes.as_ptr().expose_provenance()), target, bytes.len()) };
+                rest = behind;
+            }
+            if !rest.is_empty() {
+                return Err(torn(peer));
+            }
+            self.transport.consume(peer, front.bytes);
+            self.transport.finish(peer);
+            let received_count = &mut self.received_count[peer as usize];
+            *received_count = received_count.wrapping_add(count as u32);
+            return Ok(count as u32);
+        }
+        let inbound = &mut self.inbound[peer as usize];
+        inbound.taken_count = 0;
+        inbound.lengths.clear();
+        let lengths = lengths.chunks_exact(LENGTH_BYTES);
+        inbound.lengths.extend(lengths.map(|four| u32::from_le_bytes(four.try_into().unwrap_or_default())));
+        let sum: usize = inbound.lengths.iter().map(|length| *length as usize).sum();
+        if sum != rest.len() {
+            inbound.lengths.clear();
+            return Err(torn(peer));
+        }
+        inbound.next = Address(rest.as_ptr().expose_provenance());
+        inbound.frame_bytes = front.bytes;
+        Ok(0)
+    }
+
+    /// Takes the next message of the open frame.
+    fn take_from_frame(&mut self, peer: u32, target: Address, bytes: usize) -> Result<()> {
+        let inbound = &mut self.inbound[peer as usize];
+        let length = inbound.lengths[inbound.taken_count] as usize;
+        if length != bytes {
+            let sequence = self.received_count[peer as usize];
+            let [expected, found] =
+                [bytes, length].map(|bytes| head::numbered(head::of_message(bytes), sequence));
+            return Err(self.mismatch(peer, expected, bytes, Front { head: found, bytes: length }));
+        }
+        // SAFETY: the target as at the top of `act`. `next` lies in the frame, whose lengths add up; nothing was
+        // received from the peer since the frame was viewed, so the view is still in place.
+        unsafe { self.device.copy(inbound.next, target, length) };
+        inbound.next = inbound.next.add(length);
+        inbound.taken_count += 1;
+        let received_count = &mut self.received_count[peer as usize];
+        *received_count = received_count.wrapping_add(1);
+        if !inbound.is_open() {
+            self.transport.consume(peer, inbound.frame_bytes);
+            self.transport.finish(peer);
+        }
+        Ok(())
+    }
+}
+
+#[cold]
+fn torn(peer: u32) -> Error {
+    Error::Remote(format!("rank {peer} sent a frame whose lengths do not add up"))
+}
