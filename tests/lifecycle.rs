@@ -24,7 +24,7 @@ fn cases(list: &[(&str, &str)]) {
 fn cases_with(list: &[(&str, &str)], settings: &[(&str, &str)]) {
     let _turn = take_turn();
     for (program, case) in list {
-        let mut command = Command::new(build(&format!("lifecycle/{program}")));
+        let mut command = Command::new(build(program));
         command.arg(case).envs(settings.iter().copied());
         run(&format!("{program} {case} {settings:?}"), command, LIMIT);
     }
@@ -217,7 +217,7 @@ fn under_valgrind(list: &[(&str, &str)]) {
         command
             .args(["--quiet", "--error-exitcode=99", "--trace-children=yes", "--fair-sched=yes", "--vgdb=no"])
             .args(["--leak-check=full", "--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"])
-            .arg(build(&format!("lifecycle/{program}")))
+            .arg(build(program))
             .arg(case);
         run(&format!("{program} {case} under valgrind"), command, LIMIT_WITH_VALGRIND);
     }

@@ -44,9 +44,10 @@ pub(crate) fn workshop() -> &'static Path {
     })
 }
 
-/// Compiles a program of `tests/c`, once.
+/// Compiles a program of `tests/c`, once; one without a folder is of `lifecycle`.
 pub(crate) fn build(program: &str) -> PathBuf {
-    let made = workshop().join(program.replace('/', "-"));
+    let source = if program.contains('/') { program.to_owned() } else { format!("lifecycle/{program}") };
+    let made = workshop().join(source.replace('/', "-"));
     if made.exists() {
         return made;
     }
@@ -54,7 +55,7 @@ pub(crate) fn build(program: &str) -> PathBuf {
     compiler
         .args(["-std=c99", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-I"])
         .arg(root().join("include"))
-        .arg(root().join("tests/c").join(program).with_extension("c"));
+        .arg(root().join("tests/c").join(source).with_extension("c"));
     if !program.ends_with("opened") {
         compiler.arg(workshop().join("libnccl.so.2"));
     }

@@ -66,7 +66,7 @@ const RULES: &[Rule] = &[
 #[must_use]
 pub fn diagnose(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = RULES.iter().filter_map(|rule| rule(facts)).collect();
-    findings.sort_by(|one, other| other.level.cmp(&one.level));
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     findings
 }
 

@@ -1,4 +1,4 @@
-//! What the doctor knows. Plain data: [`super::gather`] fills it, [`super::diagnose`] judges it.
+//! What the doctor knows. Plain data: `gather` fills it, `diagnose` judges it.
 #![forbid(unsafe_code)]
 
 use serde::Serialize;
