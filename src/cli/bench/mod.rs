@@ -242,7 +242,7 @@ fn through_mpi(
     body: impl FnOnce([u8; 128]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let world = mpi::World::join(rank, ranks)?;
-    let id = world.broadcast(if rank == 0 { make_id()? } else { [0; 128] })?;
+    let id = world.share_id(if rank == 0 { make_id()? } else { [0; 128] })?;
     body(id)?;
     world.finish()
 }

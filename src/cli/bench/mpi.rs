@@ -53,7 +53,7 @@ impl World {
     }
 
     /// Rank 0's bytes, on every rank.
-    pub(super) fn broadcast(&self, mut bytes: [u8; 128]) -> Result<[u8; 128], Failure> {
+    pub(super) fn share_id(&self, mut bytes: [u8; 128]) -> Result<[u8; 128], Failure> {
         let (place, count) = (bytes.as_mut_ptr().cast(), int(bytes.len())?);
         // SAFETY: MPI was started; it writes at most `count` bytes to the array, which lives during the call.
         let code = unsafe { ffi::MPI_Bcast(place, count, ffi::RSMPI_UINT8_T, 0, self.comm) };
