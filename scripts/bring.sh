@@ -21,6 +21,8 @@ need python3 command -v python3
 need python3-venv python3 -c 'import ensurepip, venv'
 need pkg-config command -v pkg-config
 need procps command -v ps
+need util-linux command -v unshare
+need util-linux command -v setpriv
 need iproute2 command -v ip
 need openmpi-bin command -v mpirun.openmpi
 need libopenmpi-dev command -v mpicc.openmpi

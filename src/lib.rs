@@ -53,6 +53,21 @@
 //! - Point-to-point messages and collectives of a communicator share one line per ordered pair. A send that was
 //!   meant for a receive behind a collective is a disagreement, and is told as one.
 
+/// What a file of this library holds in front of its version, for whoever asks without loading it.
+pub const MARK_START: &str = "shoal library version ";
+
+const MARK_TEXT: &str = concat!("shoal library version ", env!("CARGO_PKG_VERSION"), "\0");
+
+/// The mark itself.
+#[used]
+static MARK: [u8; MARK_TEXT.len()] = *MARK_TEXT.as_bytes().first_chunk().unwrap();
+
+/// The version of this library, read from its mark, so that no linker drops it.
+#[must_use]
+pub fn version() -> &'static str {
+    std::str::from_utf8(&MARK[MARK_START.len()..MARK.len() - 1]).unwrap_or_default()
+}
+
 pub mod abi;
 pub mod cli;
 pub mod coalesce;

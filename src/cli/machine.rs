@@ -32,6 +32,16 @@ pub(crate) fn available_cores() -> usize {
     usize::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }).unwrap_or(1).max(1)
 }
 
+/// How large the file system at `path` is, and how much of it is free, in bytes.
+pub(crate) fn space(path: &std::path::Path) -> Option<(u64, u64)> {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
+    // SAFETY: all zeros is a value of this plain struct.
+    let mut facts: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a C string that outlives the call, and `facts` a valid place for the answer.
+    let result = unsafe { libc::statvfs(path.as_ptr(), &raw mut facts) };
+    (result == 0).then(|| (facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize))
+}
+
 /// Keeps the calling thread on one core.
 pub(crate) fn pin(core: usize) -> io::Result<()> {
     if core >= libc::CPU_SETSIZE as usize {
@@ -309,6 +319,13 @@ mod tests {
             assert_eq!(source, target);
         }
         assert!(read_process(std::process::id(), 8, &mut target).is_err());
+    }
+
+    #[test]
+    fn file_systems_have_a_size() {
+        let (size, free) = space(std::path::Path::new("/")).unwrap();
+        assert!(size > 0 && free <= size);
+        assert_eq!(space(std::path::Path::new("/nowhere/at/all")), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! | [`mod@bench`] | `shoal bench`: starts ranks, measures, checks, prints |
 //! | [`peers`] | `shoal peers`: the same measurement of this library, MPI and UCX, side by side |
 //! | [`plot`] | `shoal plot`: pictures and the README's table, from records |
+//! | [`doctor`] | `shoal doctor`: what this machine offers, what is wrong, what to do |
 //! | [`canary`] | how far the cores are apart right now |
 //! | `floor` | what the machine allows |
 //! | `board` | where the ranks of a run meet, without a call into what is measured |
@@ -14,6 +15,7 @@
 pub mod bench;
 mod board;
 pub mod canary;
+pub mod doctor;
 mod floor;
 mod library;
 mod machine;
@@ -43,6 +45,8 @@ pub enum Command {
     Peers(peers::Options),
     /// Draw a record of `peers`.
     Plot(plot::Options),
+    /// Say what this machine offers, what is wrong with it, and what to do.
+    Doctor(doctor::Options),
 }
 
 /// Why the command could not do it, as a sentence for a person.
@@ -68,6 +72,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Command::Bench(options) => bench::run(options),
         Command::Peers(options) => peers::run(options),
         Command::Plot(options) => plot::run(options),
+        Command::Doctor(options) => doctor::run(options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

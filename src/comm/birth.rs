@@ -22,6 +22,7 @@ use crate::system::wait;
 use crate::topology::Topology;
 use crate::trace::log;
 use crate::transport::shm::{Host, Invitation, Segment, Settings, ShmTransport};
+use crate::transport::{Peer, Transport};
 use crate::tune;
 
 /// Makes the id that the ranks of a new communicator share.
@@ -74,10 +75,12 @@ pub(super) fn grow_up(
     let topology = Topology::from_cards(rank, &session.cards);
     check_hosts(&topology)?;
     let segment = share_segment(&mut session, &topology, config)?;
-    let transport = together(&mut session, "opening its lines", |_| {
+    let mut transport = together(&mut session, "opening its lines", |_| {
         ShmTransport::new(segment, rank, Settings::new(config))
     })?;
     session.barrier()?;
+    go_ahead_together(&mut transport, &session, &topology, config)?;
+    say_slower_paths(&mut transport, rank, &topology, config);
     let spin_count = wait::spin_limit(config.spin, topology.local_ranks().len(), topology.cores() as usize);
     let endpoint = Endpoint::new(
         Engine::new(transport, HostDevice, facts(rank, ranks, &topology, config)),
@@ -87,10 +90,11 @@ pub(super) fn grow_up(
     );
     let name = options.name.as_deref().unwrap_or("a communicator");
     log::info(format_args!(
-        "rank {rank} of {ranks} of {name} is born after {:.1} ms; shared memory, {} ranks and {} cores here",
+        "rank {rank} of {ranks} of {name} is born after {:.1} ms; shared memory, {} ranks and {} cores here; shoal {}",
         started.elapsed().as_secs_f64() * 1e3,
         topology.local_ranks().len(),
-        topology.cores()
+        topology.cores(),
+        crate::version()
     ));
     let kin = Mutex::new(Some(session.kin()));
     Ok(Body { rank, ranks, endpoint, kin })
@@ -110,6 +114,57 @@ fn introduce(config: &Config, rank: u32) {
             log::warn(format_args!("{complaint}"));
         }
     });
+}
+
+/// The last words of the exchange may still be on their way, out of the process of one of the ranks. So none goes
+/// on (and perhaps ends its program) before every rank of this machine has heard that all are there.
+fn go_ahead_together(
+    transport: &mut ShmTransport,
+    session: &Session,
+    topology: &Topology,
+    config: &Config,
+) -> Result<()> {
+    const LOOK_EVERY: Duration = Duration::from_millis(1);
+    transport.say_born();
+    let began = Instant::now();
+    let mut waiter = wait::Waiter::new(0);
+    for peer in topology.local_ranks().iter().copied().filter(|peer| *peer != session.rank) {
+        while !transport.is_born(peer) {
+            if waiter.pause() == wait::Pause::Again {
+                continue;
+            }
+            let failed = |how: &str| format!("rank {peer} {how} while the ranks met; look at its log");
+            if session.is_aborted() {
+                return Err(Error::Aborted("aborted while the ranks met".into()));
+            }
+            if transport.peer(peer) == Peer::Dead {
+                return Err(Error::Remote(failed("is gone (its process ended)")));
+            }
+            if !config.init_timeout.is_zero() && began.elapsed() > config.init_timeout {
+                return Err(Error::Timeout(failed("did not go on")));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+    Ok(())
+}
+
+/// One line if memory of a peer cannot be reached but through the lines between the ranks, and why.
+fn say_slower_paths(transport: &mut ShmTransport, rank: u32, topology: &Topology, config: &Config) {
+    let peers = topology.local_ranks().iter().copied().filter(|peer| *peer != rank);
+    let Some((peer, reason)) = peers.into_iter().find_map(|peer| Some((peer, transport.probe(peer).err()?)))
+    else {
+        return;
+    };
+    let line = format!(
+        "rank {rank} cannot read memory of rank {peer} directly ({reason}): what is large takes the lines of shared memory, \
+         where every byte is copied twice"
+    );
+    if config.cma == Some(true) {
+        log::warn(format_args!("{line}, although SHOAL_CMA=1; allow process_vm_readv, or unset it"));
+    } else {
+        log::info(format_args!("{line}"));
+    }
 }
 
 fn facts(rank: u32, ranks: u32, topology: &Topology, config: &Config) -> Facts {
@@ -184,6 +239,7 @@ fn together<T>(
 fn share_segment(session: &mut Session, topology: &Topology, config: &Config) -> Result<Arc<Segment>> {
     let ranks = topology.ranks();
     let is_leader = topology.leader() == session.rank;
+    let has_far_ranks = has_far_ranks(session, topology);
     let mut host = None;
     let made = together(session, "making shared memory", |_| {
         if !is_leader {
@@ -191,7 +247,7 @@ fn share_segment(session: &mut Session, topology: &Topology, config: &Config) ->
         }
         let segment = Segment::create(ranks, config.ring_bytes)?;
         if ranks > 1 {
-            host = Some(Host::open(&segment)?);
+            host = Some(Host::open(&segment, has_far_ranks)?);
         }
         Ok(Some(segment))
     })?;
@@ -203,7 +259,7 @@ fn share_segment(session: &mut Session, topology: &Topology, config: &Config) ->
         return Ok(segment);
     }
     let deadline = Instant::now() + config.init_timeout.max(Duration::from_secs(1));
-    let segment = together(session, "joining shared memory", |_| {
+    let (segment, way) = together(session, "joining shared memory", |_| {
         let bytes: &[u8; Invitation::BYTES] = offers[topology.leader() as usize]
             .as_slice()
             .try_into()
@@ -211,5 +267,15 @@ fn share_segment(session: &mut Session, topology: &Topology, config: &Config) ->
         Segment::join(&Invitation::from_bytes(bytes), deadline)
     })?;
     session.barrier()?;
+    if let Some(reason) = way.reason() {
+        let (rank, leader) = (session.rank, topology.leader());
+        log::info(format_args!("rank {rank} got the shared memory of rank {leader} {reason}"));
+    }
     Ok(segment)
+}
+
+/// Whether ranks of this machine have different networks.
+fn has_far_ranks(session: &Session, topology: &Topology) -> bool {
+    let network = |rank: &u32| session.cards[*rank as usize].network_namespace;
+    topology.local_ranks().windows(2).any(|pair| network(&pair[0]) != network(&pair[1]))
 }

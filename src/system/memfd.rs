@@ -80,6 +80,16 @@ pub fn sealed_bytes(file: BorrowedFd<'_>) -> Result<u64> {
     u64::try_from(facts.st_size).map_err(|_| Error::Internal("a file of negative size".into()))
 }
 
+/// Whether descriptor `number` of process `pid` is a file that [`create`] called `name`. To be asked before
+/// [`open_of`] where the process may be another than the one that is meant: opening can have effects.
+#[must_use]
+pub fn is_named(pid: i32, number: i32, name: &CStr) -> bool {
+    let shown = std::fs::read_link(format!("/proc/{pid}/fd/{number}")).unwrap_or_default();
+    let shown = shown.to_string_lossy();
+    shown.strip_prefix("/memfd:").and_then(|rest| rest.strip_suffix(" (deleted)"))
+        == Some(&*name.to_string_lossy())
+}
+
 /// Opens descriptor `number` of process `pid` for oneself.
 ///
 /// # Errors
@@ -106,6 +116,9 @@ mod tests {
         let pid = i32::try_from(std::process::id()).expect("small");
         let again = open_of(pid, file.as_raw_fd(), true).expect("one's own descriptor opens");
         assert_eq!(sealed_bytes(again.as_fd()).ok(), Some(1 << 33));
+        assert!(is_named(pid, file.as_raw_fd(), c"shoal-test"));
+        assert!(!is_named(pid, file.as_raw_fd(), c"shoal"));
+        assert!(!is_named(pid, 999_999, c"shoal-test"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! the owner's descriptor, checks the first page, and reads the bytes in place.
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -33,6 +34,9 @@ pub struct AllocationFacts {
     /// How far into the caller's bytes the address lies.
     pub offset: usize,
 }
+
+/// What the file of an allocation is called where the system shows it.
+const FILE_NAME: &CStr = c"shoal-memory";
 
 #[derive(Debug)]
 struct Allocation {
@@ -66,7 +70,7 @@ pub fn allocate(bytes: usize) -> Result<Address> {
     let total = total.filter(|total| isize::try_from(*total).is_ok()).ok_or_else(|| {
         Error::system(format_args!("allocating {bytes} bytes"), "no machine has so much", "ask for less")
     })?;
-    let file = memfd::create(c"shoal-memory", total as u64)?;
+    let file = memfd::create(FILE_NAME, total as u64)?;
     let mapping = Mapping::shared(file.as_fd(), 0, total, true)?;
     mapping.prefer_huge_pages();
     let id = random::word();
@@ -151,6 +155,10 @@ impl Seen {
     }
 
     fn map_as(pid: i32, descriptor: i32, id: u64, writable: bool) -> Option<Seen> {
+        // Where `/proc` shows another namespace the number may be another process's.
+        if !memfd::is_named(pid, descriptor, FILE_NAME) {
+            return None;
+        }
         let file = memfd::open_of(pid, descriptor, writable).ok()?;
         let total = usize::try_from(memfd::sealed_bytes(file.as_fd()).ok()?).ok()?;
         if total <= PAGE_BYTES || total % PAGE_BYTES != 0 {

@@ -16,6 +16,7 @@ pub mod lock;
 pub mod map;
 pub mod memfd;
 pub mod memory;
+pub mod namespace;
 pub mod passing;
 pub mod random;
 pub mod say;

@@ -38,6 +38,25 @@ pub fn readable_before(file: BorrowedFd<'_>, deadline: Instant) -> Result<bool> 
     }
 }
 
+/// Sends `bytes` over `stream`, without a signal if nobody is there any more.
+///
+/// # Errors
+/// The system's.
+pub fn say(stream: &UnixStream, bytes: &[u8]) -> std::io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        // SAFETY: `rest` is readable for its length during the call; the descriptor is open.
+        let sent =
+            unsafe { libc::send(stream.as_raw_fd(), rest.as_ptr().cast(), rest.len(), libc::MSG_NOSIGNAL) };
+        match usize::try_from(sent) {
+            Ok(sent) => rest = &rest[sent..],
+            Err(_) if last().kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(last()),
+        }
+    }
+    Ok(())
+}
+
 /// Sends `file` over `stream`.
 ///
 /// # Errors
@@ -106,6 +125,14 @@ pub fn receive(stream: &UnixStream, deadline: Instant) -> Result<OwnedFd> {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn who_is_gone_is_an_error_and_no_signal() {
+        let (one, two) = UnixStream::pair().expect("sockets");
+        say(&one, b"fish").expect("there is room");
+        drop(two);
+        assert_eq!(say(&one, b"fish").map_err(|cause| cause.kind()), Err(std::io::ErrorKind::BrokenPipe));
+    }
 
     #[test]
     fn a_file_arrives() {

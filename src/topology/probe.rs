@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use super::{Card, DeviceKind};
+use crate::system::namespace;
 
 /// The most bytes of a text that the system gave, so that a card stays small.
 const TEXT_BYTES_MAX: usize = 255;
@@ -17,8 +18,8 @@ pub fn local_card(host_setting: &str, device: DeviceKind) -> Card {
         host_name: read_text("/proc/sys/kernel/hostname"),
         host_setting: shorten(host_setting),
         process: std::process::id(),
-        process_namespace: namespace("/proc/self/ns/pid"),
-        network_namespace: namespace("/proc/thread-self/ns/net"),
+        process_namespace: namespace::own("pid"),
+        network_namespace: namespace::own("net"),
         user: fs::metadata("/proc/self").map_or(u32::MAX, |process| process.uid()),
         cores: std::thread::available_parallelism()
             .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
@@ -40,16 +41,6 @@ fn shorten(text: &str) -> String {
     let hash = blake3::hash(text.as_bytes()).to_hex();
     let cut = (0..=TEXT_BYTES_MAX - 17).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     format!("{}~{}", &text[..cut], &hash[..16])
-}
-
-/// The number in a link like `net:[4026531840]`.
-fn namespace(path: &str) -> u64 {
-    let Ok(link) = fs::read_link(path) else { return 0 };
-    link.to_str().and_then(inode).unwrap_or(0)
-}
-
-fn inode(link: &str) -> Option<u64> {
-    link.split_once('[')?.1.strip_suffix(']')?.parse().ok()
 }
 
 /// The processors that this thread may run on. A list too long for a card is left out, not cut.
@@ -75,13 +66,6 @@ mod tests {
         assert!(card.cores > 0);
         assert!(!card.host_name.is_empty() || !card.boot_id.is_empty());
         assert_eq!(card, local_card("blue", DeviceKind::Host));
-    }
-
-    #[test]
-    fn namespaces_are_numbers_in_brackets() {
-        assert_eq!(inode("net:[4026531840]"), Some(4_026_531_840));
-        assert_eq!(inode("net"), None);
-        assert_eq!(inode("net:[]"), None);
     }
 
     #[test]

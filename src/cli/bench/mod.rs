@@ -44,11 +44,14 @@ pub(crate) use measure::Report;
 use self::contender::Contender;
 use self::export::Exporter;
 use self::launcher::Launched;
-use self::options::{Format, Options, Whom};
+use self::options::{Bootstrap, Format, Options, Whom};
 use self::plan::Plan;
 use super::board::{Board, RANKS_MAX, Seat};
 use super::library::{Communicator, Library, UniqueId};
 use super::{Failure, canary, machine};
+
+#[cfg(not(feature = "mpi"))]
+const WITHOUT_MPI: &str = "built without MPI; build with: cargo build --release --features mpi";
 
 /// Measures; `Ok(false)` if a result was wrong.
 ///
@@ -59,9 +62,15 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
         return child(options, rank, board);
     }
     match launcher::detect(crate::config::told_by_launcher) {
-        Some(launched) => join(options, launched),
+        Some(launched) => join(options, &launched),
         None => start(options),
     }
+}
+
+/// Who started this process, if it is a rank of a job.
+pub(crate) fn launched_by() -> Option<String> {
+    let Launched { rank, ranks, by, .. } = launcher::detect(crate::config::told_by_launcher)?;
+    Some(format!("{by}, as rank {rank} of {ranks}"))
 }
 
 /// Starts the ranks and prints what rank 0 reports.
@@ -162,13 +171,13 @@ fn child(options: &Options, rank: usize, board: &Path) -> Result<bool, Failure> 
 }
 
 /// One rank that a launcher started; rank 0 prints.
-fn join(options: &Options, launched: Launched) -> Result<bool, Failure> {
-    let Launched { rank, ranks } = launched;
+fn join(options: &Options, launched: &Launched) -> Result<bool, Failure> {
+    let Launched { rank, ranks, .. } = *launched;
     if ranks > RANKS_MAX {
         return Err(Failure(format!("{ranks} ranks, and at most {RANKS_MAX} can meet")));
     }
     let patience = Duration::from_secs(options.timeout);
-    let path = options.board.clone().unwrap_or_else(launcher::meeting_path);
+    let path = options.board.clone().unwrap_or_else(|| launcher::meeting_path(launched));
     let board = Board::meet(&path, rank, ranks, patience.min(Duration::from_secs(30)))?;
     launch::watch_alone(Arc::clone(&board), patience);
     // Whoever launched the ranks said where they run: what is pinned to one core is alone on it.
@@ -208,7 +217,14 @@ fn rank_main(
     match options.contender {
         Whom::Nccl => {
             let library = Library::load(&library_path(options)?)?;
-            let id = seat.share_id(|| library.unique_id().map(|id| id.0))?;
+            let make_id = || library.unique_id().map(|id| id.0);
+            if options.bootstrap == Bootstrap::Mpi {
+                return through_mpi(make_id, rank, ranks, |id| {
+                    let contender = Communicator::join(library.clone(), UniqueId(id), rank, ranks)?;
+                    measure_with(&seat, contender, &plan, report)
+                });
+            }
+            let id = seat.share_id(make_id)?;
             let contender = Communicator::join(library, UniqueId(id), rank, ranks)?;
             measure_with(&seat, contender, &plan, report)
         }
@@ -217,10 +233,32 @@ fn rank_main(
         #[cfg(feature = "mpi")]
         Whom::Mpi => measure_with(&seat, mpi::World::join(rank, ranks)?, &plan, report),
         #[cfg(not(feature = "mpi"))]
-        Whom::Mpi => {
-            Err(Failure("built without MPI; build with: cargo build --release --features mpi".into()))
-        }
+        Whom::Mpi => Err(Failure(WITHOUT_MPI.into())),
     }
+}
+
+/// Gives `body` the id that rank 0 made and MPI brought.
+#[cfg(feature = "mpi")]
+fn through_mpi(
+    make_id: impl FnOnce() -> Result<[u8; 128], Failure>,
+    rank: usize,
+    ranks: usize,
+    body: impl FnOnce([u8; 128]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let world = mpi::World::join(rank, ranks)?;
+    let id = world.share_id(if rank == 0 { make_id()? } else { [0; 128] })?;
+    body(id)?;
+    world.finish()
+}
+
+#[cfg(not(feature = "mpi"))]
+fn through_mpi(
+    _make_id: impl FnOnce() -> Result<[u8; 128], Failure>,
+    _rank: usize,
+    _ranks: usize,
+    _body: impl FnOnce([u8; 128]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    Err(Failure(WITHOUT_MPI.into()))
 }
 
 fn measure_with<C: Contender>(

@@ -53,6 +53,15 @@ impl World {
         Ok(World { comm, requests: Vec::new(), in_place: in_place as *const c_void, version, token })
     }
 
+    /// Rank 0's bytes, on every rank.
+    pub(super) fn share_id(&self, mut bytes: [u8; 128]) -> Result<[u8; 128], Failure> {
+        let (place, count) = (bytes.as_mut_ptr().cast(), int(bytes.len())?);
+        // SAFETY: MPI was started; it writes at most `count` bytes to the array, which lives during the call.
+        let code = unsafe { ffi::MPI_Bcast(place, count, ffi::RSMPI_UINT8_T, 0, self.comm) };
+        check("MPI_Bcast", code)?;
+        Ok(bytes)
+    }
+
     fn collective(&self, call: &Call<'_>) -> Result<(), Failure> {
         let request = *call.request();
         let Request { operation, rank, .. } = request;

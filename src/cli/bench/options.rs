@@ -122,6 +122,11 @@ pub struct Options {
     /// Which rank this process is; given by the process that starts the ranks
     #[arg(long, hide = true, requires = "board")]
     pub child: Option<usize>,
+    /// How the id of a communicator comes from rank 0 to the others: through memory that they share, or through MPI
+    /// (when built with --features mpi, under its mpirun)
+    #[arg(long, value_enum, default_value_t = Bootstrap::Memory)]
+    pub bootstrap: Bootstrap,
+
     /// Where the ranks meet
     #[arg(long, hide = true)]
     pub board: Option<PathBuf>,
@@ -141,6 +146,15 @@ pub enum Whom {
     Ucx,
     /// Gloo, by the wrapper that `make bench-gloo` builds.
     Gloo,
+}
+
+/// How the id of a communicator gets around.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bootstrap {
+    /// Through memory that the ranks share.
+    Memory,
+    /// Broadcast by MPI.
+    Mpi,
 }
 
 /// Which of the two forms of a call.

@@ -154,6 +154,17 @@ pub fn unique_id(config: &Config) -> Result<UniqueId> {
     if config.comm_id.trim().is_empty() { create_root(config) } else { address_id(config) }
 }
 
+/// Where ranks would be told to meet if an id was made now. For people who ask; nothing is left open.
+///
+/// # Errors
+/// As for [`unique_id`].
+pub fn addresses_offered(config: &Config) -> Result<Vec<SocketAddr>> {
+    match config.comm_id.trim() {
+        "" => place::offered(config),
+        text => place::resolve(MAKE, text),
+    }
+}
+
 /// Ends the root of an id that was made here and that nobody will use.
 pub fn retire(id: &UniqueId) {
     if let Ok(invitation) = Invitation::parse(MAKE, id) {

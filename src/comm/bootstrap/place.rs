@@ -29,6 +29,11 @@ pub(super) fn links(config: &Config) -> Result<Links> {
     Ok(Links { own: socket::interfaces().unwrap_or_default(), family })
 }
 
+/// Where this process would be reached; nothing is left open.
+pub(super) fn offered(config: &Config) -> Result<Vec<SocketAddr>> {
+    listen(config.socket_ifname.trim(), &links(config)?).map(|(_, addresses)| addresses)
+}
+
 /// This process's place to meet, by these settings.
 pub(super) fn open(config: &Config) -> Result<Arc<Porch>> {
     let key = format!("{} {}", config.socket_family.trim(), config.socket_ifname.trim());

@@ -236,8 +236,10 @@ pub(super) fn is_open() -> bool {
 
 fn start(generation: u32) -> io::Result<Hall> {
     let (wake, woken) = wake_pair()?;
-    let desk = Desk { generation, closed: Cell::new(false) };
+    // Closed until the thread has it: if there will be none, it is dropped here, under the lock that it would take.
+    let desk = Desk { generation, closed: Cell::new(true) };
     socket::spawn_quiet("shoal-root", move || {
+        desk.closed.set(false);
         // Without a working poll nothing can be served; the members then hear that the root closed.
         let _ = Server::new(desk, woken).serve();
     })?;

@@ -140,6 +140,12 @@ impl Session {
         self.all_gather(&[]).map(drop)
     }
 
+    /// Whether nobody wants this birth any more.
+    #[must_use]
+    pub fn is_aborted(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.abort.load(Ordering::Relaxed))
+    }
+
     /// Tells all other ranks that this one cannot go on, and why; their current or next step returns that.
     pub fn fail(&mut self, text: &str) {
         if let Some(link) = self.link.as_mut().filter(|link| !link.is_inherited()) {

@@ -22,7 +22,7 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"shoalshm");
 /// Where the first page says what failed; see [`super::failure`].
 pub(super) const FAILURE_OFFSET: usize = 256;
 /// Changes with every change of the layout.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 /// The most ranks of one segment.
 const RANKS_LIMIT: u32 = 1 << 12;
 
@@ -55,7 +55,9 @@ pub(super) struct Control {
     pub(super) rest: AtomicU64,
     /// 1 while the rank sleeps; read by peers after each packet, so alone in its line.
     pub(super) sleeping: AtomicU32,
-    spare_sleeping: [u32; 15],
+    /// 1 once the rank has heard that all are there; written once, so that it does not disturb its line.
+    pub(super) born: AtomicU32,
+    spare_sleeping: [u32; 14],
     /// Counts wakes; the word that the rank sleeps on.
     pub(super) doorbell: AtomicU32,
     spare_doorbell: [u32; 15],

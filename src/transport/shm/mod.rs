@@ -52,7 +52,7 @@ mod tests;
 mod window;
 
 pub use doorbell::{Doorbell, sleep_unless};
-pub use host::{Host, Invitation};
+pub use host::{Host, Invitation, Way};
 pub use inbox::{CONTEXTS, SIGNALS};
 pub use rest::Taken;
 pub use segment::Segment;
@@ -244,6 +244,19 @@ impl ShmTransport {
             Attach::Refused(reason) => Err(reason.clone()),
             _ => Ok(()),
         }
+    }
+
+    /// Says that this rank has heard that all are there.
+    pub fn say_born(&self) {
+        self.here.segment.control(self.here.rank).born.store(1, Ordering::Release);
+    }
+
+    /// Whether `peer` has heard it too. Who has left by now needs no more words.
+    #[must_use]
+    pub fn is_born(&self, peer: u32) -> bool {
+        let control = self.here.segment.control(peer);
+        let takes_part = [state::AWAITED, state::ALIVE].contains(&control.state.load(Ordering::Acquire));
+        control.born.load(Ordering::Acquire) == 1 || !takes_part
     }
 
     /// By which paths bulk packets of `peer` came.

@@ -6,6 +6,7 @@
 //! descriptor of a segment is ever closed before the last rank of the process has left.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::hash::Hash;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -45,6 +46,9 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// What its file is called where the system shows it.
+    pub(super) const NAME: &CStr = c"shoal-segment";
+
     /// A new segment for `ranks` ranks, with `ring_bytes` (a power of two) for what is under way from one rank
     /// to another. It takes memory only where it is used.
     ///
@@ -53,7 +57,7 @@ impl Segment {
     pub fn create(ranks: u32, ring_bytes: usize) -> Result<Arc<Segment>> {
         let layout = Layout::new(ranks, ring_bytes)?;
         let id = random::wide();
-        let file = memfd::create(c"shoal-segment", layout.total_bytes)?;
+        let file = memfd::create(Self::NAME, layout.total_bytes)?;
         let front = Mapping::shared(file.as_fd(), 0, layout.front_bytes, true)?;
         // SAFETY: the mapping starts with a page for the header, page aligned, and nobody else has the file.
         unsafe { front.start().cast::<Header>().write(layout.header(id)) };

@@ -362,7 +362,7 @@ fn a_rank_elsewhere() {
         .collect();
     let invitation = Invitation::from_bytes(&bytes.try_into().expect("as long as it is"));
     let deadline = Instant::now() + Duration::from_secs(20);
-    let segment = Segment::join(&invitation, deadline).expect("joined");
+    let (segment, _) = Segment::join(&invitation, deadline).expect("joined");
     let ranks = segment.ranks();
     let end = ShmTransport::new(segment, rank, ALL).expect("free");
     match task {
@@ -417,7 +417,7 @@ fn line_with(output: &mut impl BufRead, word: &str) -> String {
 fn conforms_between_processes() {
     let _watchdog = conformance::Watchdog::start();
     let segment = Segment::create(4, 131_072).expect("memory");
-    let host = Host::open(&segment).expect("a host");
+    let host = Host::open(&segment, false).expect("a host");
     let mut others: Vec<_> = (2..4).map(|rank| elsewhere("play", rank, host.invitation())).collect();
     let ends: Vec<_> =
         (0..2).map(|rank| ShmTransport::new(Arc::clone(&segment), rank, ALL).expect("free")).collect();
@@ -454,7 +454,7 @@ fn conforms_between_processes() {
 fn a_killed_peer_is_dead_though_its_child_lives() {
     let _watchdog = conformance::Watchdog::start();
     let segment = Segment::create(2, 8192).expect("memory");
-    let host = Host::open(&segment).expect("a host");
+    let host = Host::open(&segment, false).expect("a host");
     let mut end = ShmTransport::new(segment, 0, ALL).expect("free");
     let (mut child, mut output) = elsewhere("fork", 1, host.invitation());
     let line = line_with(&mut output, "forked");
