@@ -208,7 +208,7 @@ pub fn submit(call: &'static str, comm: &Arc<Comm>, handle: usize, op: &Op, stre
     }
     match stream {
         None => {
-            if handle != 0 {
+            if handle != 0 && op.shape.kind.is_point_to_point() {
                 with_thread(|thread| thread.group.borrow_mut().keep(comm, handle));
             }
             endpoint.run(std::slice::from_ref(op))
@@ -390,10 +390,12 @@ impl Group {
         Basket { comm: Arc::clone(comm), handle, ops, one_sided: Vec::new() }
     }
 
-    /// Keeps the communicator at hand for calls to come.
+    /// Keeps the communicator at hand for messages to come.
     fn keep(&mut self, comm: &Arc<Comm>, handle: usize) {
-        let basket = self.take_kept(comm, handle);
-        self.kept.push(basket);
+        if self.find(handle).is_none() {
+            let basket = self.take_kept(comm, handle);
+            self.kept.push(basket);
+        }
     }
 
     /// The kept basket of the communicator of that number.

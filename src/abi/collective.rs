@@ -57,10 +57,10 @@ fn alone<const KIND: usize>(
 ) -> ResultNumber {
     let call = Call { name, source, target, count, data_type, operator, peer, comm, stream };
     let kind = const { Kind::ALL[KIND] };
-    let pass = || {
-        let is_plain = kind.is_point_to_point() && stream.is_null();
-        is_plain && group::pass(comm.addr(), |rank, ranks| plain(kind, &call, rank, ranks))
-    };
+    if !kind.is_point_to_point() || !stream.is_null() {
+        return long_way::<KIND>(&call);
+    }
+    let pass = || group::pass(comm.addr(), |rank, ranks| plain(kind, &call, rank, ranks));
     wall::unless(pass, || long_way::<KIND>(&call))
 }
 
