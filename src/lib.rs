@@ -47,6 +47,10 @@
 //!   faster than the kernel's copy between processes; that copy remains a setting (`SHOAL_BULK_BYTES`).
 //! - A rank in a long wait says in shared memory where it stands ([`transport::Standing`]): ranks that all wait
 //!   for each other in different calls exchange no packet by which they would notice.
+//! - A lone small message takes a short way: it is one packet, so its plan would say nothing ([`engine::Pass`]). And a
+//!   call on the communicator of the call before joins the open group by one look at the thread's own memory
+//!   (`system::local`, [`group::join`]); what is unusual about a call sends it the long way, which has the words.
+//!   Both do what the long way does, in the same order on the same lines.
 //! - Revoke stops what runs on the rank that calls it; peers that wait for that rank get an error, and each of them
 //!   revokes as well. A communicator on which the ranks disagreed or one died stays without Split and Grow, revoked
 //!   or not. Finalize after Revoke is refused, as NCCL's header says.
