@@ -9,6 +9,7 @@ mod party;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -40,7 +41,19 @@ network() {
   nsenter -t $helper -n sh -c 'ip addr add 10.77.0.2/24 dev v1 && ip link set v1 up && ip link set lo up' || exit 1
 }
 there() { exec nsenter -t $helper -n "$@"; }
-hidden() { exec unshare --mount sh -c 'for at in /tmp /var/tmp /dev/shm; do mount -t tmpfs none $at || exit 1; done; exec "$@"' hidden "$@"; }
+cover() {
+  mount --bind "$KEEP" /mnt && mount -t tmpfs none $1 || exit 1
+  case "$KEEP" in $1/*) mkdir -p "$KEEP" && mount --bind /mnt "$KEEP" || exit 1;; esac
+  mount -o remount,$2 $1 || exit 1
+}
+hidden() {
+  exec unshare --mount sh -c 'mount --bind "$KEEP" /mnt || exit 1
+    for at in /tmp /var/tmp /dev/shm; do
+      mount -t tmpfs none $at || exit 1
+      case "$KEEP" in $at/*) mkdir -p "$KEEP" && mount --bind /mnt "$KEEP" || exit 1;; esac
+    done
+    exec "$@"' hidden "$@"
+}
 "#;
 
 /// Runs a script in a network and a view of the file system of its own; what the ranks said.
@@ -61,7 +74,9 @@ fn place_with(name: &str, script: &str, settings: &[(&str, &str)]) -> String {
     command.args(["--net", "--mount"]).args((!is_root).then_some("-Ur"));
     command.arg("sh").arg("-c").arg(format!("{WORDS}\n{script}"));
     command.env("RANK", build("places/rank")).env("DENY", build("places/deny")).env("F", &folder);
-    command.env("NCCL_DEBUG", "INFO").envs(settings.iter().copied());
+    // What was built may lie in a folder that a case covers, and stays to be seen.
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the folder of what was built");
+    command.env("KEEP", kept).env("NCCL_DEBUG", "INFO").envs(settings.iter().copied());
     run(name, command, LIMIT);
     fs::read_to_string(workshop().join("log")).expect("it was just written")
 }
@@ -161,8 +176,8 @@ fn small_folders_and_small_limits_do_not_matter() {
     for (name, before) in [
         ("64 MB of /dev/shm", "mount -t tmpfs -o size=64m none /dev/shm"),
         ("no /dev/shm to write to", "mount -t tmpfs -o ro none /dev/shm"),
-        ("a read-only /tmp", "mount -t tmpfs -o ro none /tmp"),
-        ("a full /tmp", "mount -t tmpfs -o size=4k none /tmp; head -c 9000 /dev/zero >/tmp/full 2>/dev/null"),
+        ("a read-only /tmp", "cover /tmp ro"),
+        ("a full /tmp", "cover /tmp size=4k; head -c 9000 /dev/zero >/tmp/full 2>/dev/null"),
         ("no locked memory", "ulimit -l 0"),
         ("no /proc", "mount -t tmpfs -o ro none /proc"),
         ("few files", "ulimit -n 40"),
