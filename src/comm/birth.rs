@@ -18,7 +18,7 @@ use crate::engine::{Engine, Facts};
 use crate::error::{Error, Result};
 use crate::schedule::Hosts;
 use crate::stock;
-use crate::system::wait;
+use crate::system::{memory, wait};
 use crate::topology::Topology;
 use crate::trace::log;
 use crate::transport::shm::{Host, Invitation, Segment, Settings, ShmTransport};
@@ -53,6 +53,7 @@ pub fn init_rank(call: &'static str, ranks: u32, ids: Vec<UniqueId>, rank: u32, 
 /// Meets the other ranks by the ids.
 pub(super) fn join(ids: &[UniqueId], rank: u32, ranks: u32, cancel: &Arc<AtomicBool>) -> Result<Session> {
     let config = Config::get();
+    memory::check_room()?;
     check_device(config)?;
     introduce(config, rank);
     if let Some(warning) = ids.first().and_then(bootstrap::warning) {
