@@ -65,17 +65,21 @@ struct Thread {
 }
 
 thread_local! {
-    static THREAD: Anchor<Thread> =
-        Anchor::new(Thread::default());
+    static THREAD: Anchor<Thread> = Anchor::new(Thread::default());
 }
 
-/// What this thread has open; made by the first who asks.
+/// What this thread has open; made by the first who asks. `None` if the thread is ending.
 #[inline]
-fn with_thread<R>(body: impl FnOnce(&Thread) -> R) -> R {
+fn find_thread<R>(body: impl FnOnce(&Thread) -> R) -> Option<R> {
     let mut body = Some(body);
     let mut run = |thread: &Thread| body.take().map(|body| body(thread));
-    let found = local::with(&mut run).flatten();
-    found.or_else(|| THREAD.with(|thread| run(thread.value()))).expect("it is run once")
+    local::with(&mut run).or_else(|| local::anchored(&THREAD, run)).flatten()
+}
+
+/// The same for what has no meaning without it.
+#[inline]
+fn with_thread<R>(body: impl FnOnce(&Thread) -> R) -> R {
+    find_thread(body).expect("groups end before their thread does")
 }
 
 /// How many groups are open on this thread.
@@ -209,7 +213,8 @@ pub fn submit(call: &'static str, comm: &Arc<Comm>, handle: usize, op: &Op, stre
     match stream {
         None => {
             if handle != 0 && op.shape.kind.is_point_to_point() {
-                with_thread(|thread| thread.group.borrow_mut().keep(comm, handle));
+                // A thread that is ending keeps nothing.
+                find_thread(|thread| thread.group.borrow_mut().keep(comm, handle));
             }
             endpoint.run(std::slice::from_ref(op))
         }

@@ -7,6 +7,7 @@
 use std::any::TypeId;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::thread::LocalKey;
 
 /// What the pointer leads to. The type stands first, so that a wrong one is noticed whatever follows.
 #[repr(C)]
@@ -15,8 +16,7 @@ struct Anchored<T> {
     value: T,
 }
 
-/// A value of this thread that [`with`] finds, from now until the anchor is dropped. The newest counts. To be
-/// kept in a `thread_local!`, whose end is the thread's.
+/// A value for a `thread_local!`, from where [`anchored`] makes it known to [`with`].
 #[derive(Debug)]
 pub struct Anchor<T: 'static> {
     place: NonNull<Anchored<T>>,
@@ -25,19 +25,11 @@ pub struct Anchor<T: 'static> {
 }
 
 impl<T: 'static> Anchor<T> {
-    /// Anchors `value` in this thread.
+    /// Puts `value` where it can be found.
     #[must_use]
     pub fn new(value: T) -> Anchor<T> {
         let place = NonNull::from(Box::leak(Box::new(Anchored { of: TypeId::of::<T>(), value })));
-        slot::set(place.cast());
         Anchor { place, stays: PhantomData }
-    }
-
-    /// The value.
-    #[must_use]
-    pub const fn value(&self) -> &T {
-        // SAFETY: `new` made it, and it is freed by `drop` only.
-        unsafe { &self.place.as_ref().value }
     }
 }
 
@@ -46,9 +38,9 @@ impl<T> Drop for Anchor<T> {
         if slot::get() == Some(self.place.cast()) {
             slot::clear();
         }
-        // SAFETY: it is a leaked box of ours. An anchor stays in its thread, where nobody is inside of `with` now:
-        // what runs there holds a borrow of the value, and drops no anchor of this type, as its one owner is the
-        // thread itself, at its end.
+        // SAFETY: it is a leaked box of ours, and nobody borrows it. If the slot ever led here, then the anchor is
+        // the value of a `LocalKey` (only `anchored` fills the slot), which nothing but the end of its thread
+        // drops, so no `with` is under way on this thread; and on another there never was one.
         drop(unsafe { Box::from_raw(self.place.as_ptr()) });
     }
 }
@@ -57,7 +49,7 @@ impl<T> Drop for Anchor<T> {
 #[inline(always)]
 pub fn with<T: 'static, R>(body: impl FnOnce(&T) -> R) -> Option<R> {
     let place = slot::get()?;
-    // SAFETY: whatever its type, what is anchored starts with this word, and lives: its drop clears the slot.
+    // SAFETY: whatever its type, what the slot leads to starts with this word, and lives: its drop clears the slot.
     let of = unsafe { place.cast::<TypeId>().read() };
     if of != TypeId::of::<T>() {
         return None;
@@ -65,6 +57,13 @@ pub fn with<T: 'static, R>(body: impl FnOnce(&T) -> R) -> Option<R> {
     // SAFETY: it is of this type; see `Anchor::drop` for its life.
     let anchored = unsafe { place.cast::<Anchored<T>>().as_ref() };
     Some(body(&anchored.value))
+}
+
+/// As [`with`], and from now on [`with`] finds the value of `key`. `None` if the thread is ending.
+pub fn anchored<T: 'static, R>(key: &'static LocalKey<Anchor<T>>, body: impl FnOnce(&T) -> R) -> Option<R> {
+    // The key's value has no other place than the thread's, so the slot is right until its drop clears it.
+    key.try_with(|anchor| slot::set(anchor.place.cast())).ok()?;
+    with(body)
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(loom)))]
@@ -153,35 +152,51 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
+    thread_local! {
+        static SMALL: Anchor<Cell<u32>> = Anchor::new(Cell::new(5));
+        static LARGE: Anchor<Cell<u64>> = Anchor::new(Cell::new(7));
+    }
+
     #[test]
-    fn each_thread_finds_its_own_while_it_is_there() {
-        let threads: Vec<_> = (0..4_u32)
-            .map(|number| {
-                std::thread::spawn(move || {
-                    assert_eq!(with(|_: &Cell<u32>| ()), None);
-                    let anchor = Anchor::new(Cell::new(number));
-                    for _ in 0..100 {
-                        with(|cell: &Cell<u32>| cell.set(cell.get() + 10)).expect("it is there");
-                        std::thread::yield_now();
-                    }
-                    assert_eq!(anchor.value().get(), number + 1000);
-                    assert_eq!(with(|_: &Cell<i32>| ()), None, "another type");
-                    drop(anchor);
-                    assert_eq!(with(|_: &Cell<u32>| ()), None);
-                })
-            })
-            .collect();
+    fn each_thread_finds_its_own_once_it_is_anchored() {
+        let turn = || {
+            assert_eq!(with(|_: &Cell<u32>| ()), None);
+            assert_eq!(anchored(&SMALL, Cell::get), Some(5));
+            for _ in 0..100 {
+                with(|cell: &Cell<u32>| cell.set(cell.get() + 10)).expect("it is there");
+                std::thread::yield_now();
+            }
+            assert_eq!(with(|cell: &Cell<u32>| cell.get()), Some(1005));
+        };
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(turn)).collect();
         threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
     }
 
     #[test]
-    fn the_newest_counts() {
-        let old = Anchor::new(Cell::new(1));
-        let new = Anchor::new(Cell::new(2));
-        assert_eq!(with(|cell: &Cell<i32>| cell.get()), Some(2));
-        drop(old);
-        assert_eq!(with(|cell: &Cell<i32>| cell.get()), Some(2));
-        drop(new);
-        assert_eq!(with(|_: &Cell<i32>| ()), None);
+    fn the_newest_counts_and_another_type_is_not_found() {
+        anchored(&SMALL, |_| ()).expect("the thread lives");
+        assert_eq!(anchored(&LARGE, Cell::get), Some(7));
+        assert_eq!(with(|_: &Cell<u32>| ()), None);
+        assert_eq!(anchored(&SMALL, Cell::get), Some(5));
+        assert_eq!(with(|_: &Cell<u64>| ()), None);
+    }
+
+    #[test]
+    fn at_the_end_of_its_thread_nothing_is_found() {
+        struct Last;
+        impl Drop for Last {
+            fn drop(&mut self) {
+                // Whichever of the two ends first: what is found is alive.
+                assert!(matches!(with(|cell: &Cell<u32>| cell.get()), None | Some(5)));
+            }
+        }
+        thread_local! {
+            static LAST: Last = const { Last };
+        }
+        let ends = || {
+            LAST.with(|_| ());
+            anchored(&SMALL, |_| ()).expect("the thread lives");
+        };
+        std::thread::spawn(ends).join().expect("no panic");
     }
 }
