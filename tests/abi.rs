@@ -4,12 +4,17 @@
 //! names (the release). Header and symbols are compared with NVIDIA's if `SHOAL_TEST_NCCL_WHEEL` names a folder
 //! in which the package nvidia-nccl-cu13 2.32.3 was unpacked (`make nccl-check`).
 
+#[path = "common/built.rs"]
+mod built;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use built::library;
 
 use object::elf::{DT_NEEDED, DT_SONAME, DynamicTag, FileHeader64, STB_GLOBAL, STB_WEAK, SymbolBind};
 use object::read::elf::{Dyn, FileHeader, SectionHeader, Sym};
@@ -19,16 +24,6 @@ const CPP: [&str; 4] = ["c++", "-std=c++11", "-x", "c++"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn library() -> PathBuf {
-    if let Some(named) = std::env::var_os("SHOAL_TEST_LIBRARY") {
-        return named.into();
-    }
-    let test = std::env::current_exe().expect("a test knows where it is");
-    let folder = test.parent().expect("it lies in a folder");
-    let places = [folder.join("libshoal.so"), folder.join("../libshoal.so")];
-    places.into_iter().find(|place| place.exists()).expect("Cargo builds the library before the tests")
 }
 
 /// A fresh folder, with the library under the name by which programs ask for it.

@@ -1,20 +1,18 @@
 //! `shoal bench` as ranks that others start: by mpirun of Open MPI and of MPICH, and by the environments that
 //! torchrun and Slurm give. It measures this library, and every result is checked.
 
+#[path = "common/built.rs"]
+mod built;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+
+use built::library;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_shoal");
 const RANKS: usize = 3;
 const CASES: [&str; 11] =
     ["bench", "--sizes", "8,64K", "-n", "3", "-w", "1", "--batches", "2", "--format", "json"];
-
-fn library() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows where it is");
-    let folder = test.parent().expect("it lies in a folder");
-    let places = [folder.join("libshoal.so"), folder.join("../libshoal.so")];
-    places.into_iter().find(|place| place.exists()).expect("Cargo builds the library before the tests")
-}
 
 /// Without what a launcher around the tests said.
 fn clean(program: &str) -> Command {

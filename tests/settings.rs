@@ -1,8 +1,13 @@
 //! Settings and the log, as a program meets them: each case is a process of its own that loads the library.
 
+#[path = "common/built.rs"]
+mod built;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use built::library;
 
 /// Two communicators of one rank, and what is asked of the process in between.
 const PROGRAM: &str = "
@@ -24,16 +29,6 @@ if len(sys.argv) > 2:
     live()
 print('done')
 ";
-
-fn library() -> PathBuf {
-    if let Some(named) = std::env::var_os("SHOAL_TEST_LIBRARY") {
-        return named.into();
-    }
-    let test = std::env::current_exe().expect("a test knows where it is");
-    let folder = test.parent().expect("it lies in a folder");
-    let places = [folder.join("libshoal.so"), folder.join("../libshoal.so")];
-    places.into_iter().find(|place| place.exists()).expect("Cargo builds the library before the tests")
-}
 
 /// A fresh folder that is the process's home.
 fn home(name: &str) -> PathBuf {

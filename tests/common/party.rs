@@ -4,6 +4,9 @@
 //! The library is the one that Cargo made beside the test, or the one that `SHOAL_TEST_LIBRARY` names.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+#[path = "built.rs"]
+mod built;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
@@ -12,21 +15,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+pub(crate) use built::library;
+
 /// The longest run of one case. The programs' own alarms come earlier.
 pub(crate) const LIMIT: Duration = Duration::from_secs(75);
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-pub(crate) fn library() -> PathBuf {
-    if let Some(named) = std::env::var_os("SHOAL_TEST_LIBRARY") {
-        return named.into();
-    }
-    let test = std::env::current_exe().expect("a test knows where it is");
-    let folder = test.parent().expect("it lies in a folder");
-    let places = [folder.join("libshoal.so"), folder.join("../libshoal.so")];
-    places.into_iter().find(|place| place.exists()).expect("Cargo builds the library before the tests")
 }
 
 /// A folder with the library, under the name by which programs ask for it, and a place for the programs.
