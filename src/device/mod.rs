@@ -20,6 +20,9 @@ pub trait Device {
     /// `into = from`; the ranges are disjoint.
     unsafe fn copy(&self, from: Address, into: Address, bytes: usize);
 
+    /// As [`Device::copy`], past the caches where that can be: for what is next read elsewhere.
+    unsafe fn copy_streaming(&self, from: Address, into: Address, bytes: usize);
+
     /// `into = left + right` element by element.
     unsafe fn reduce(
         &self,

@@ -82,6 +82,13 @@ pub trait Transport {
     /// `None` while the peer has not freed enough. Reserving again without publishing forgets the first.
     fn reserve(&mut self, peer: u32, bytes: usize) -> Option<*mut u8>;
 
+    /// Whether a copy of `bytes` into what was last reserved for `peer` is better done past the caches, since the
+    /// peer's core is far or the copy long. `is_whole`: it is all of the packet.
+    #[inline]
+    fn streams(&mut self, _peer: u32, _bytes: usize, _is_whole: bool) -> bool {
+        false
+    }
+
     /// Sends what was last reserved for `peer`, which the caller has filled.
     fn publish(&mut self, peer: u32, head: Head);
 

@@ -44,23 +44,17 @@ use crate::op::{Address, Combine, DataType};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Host;
 
-impl Host {
-    /// `into = from` past the caches, for what is large or is next read by another processor's core. Best
-    /// where `into` is a multiple of 64. What is written is visible like any other store.
-    ///
-    /// # Safety
-    /// As [`Device::copy`].
-    pub unsafe fn copy_streaming(&self, from: Address, into: Address, bytes: usize) {
-        // SAFETY: the caller's promise; `best` is what the processor has.
-        unsafe { copy::copy_streaming(Kernels::best(), from.0 as *const u8, into.0 as *mut u8, bytes) }
-    }
-}
-
 impl Device for Host {
     #[inline]
     unsafe fn copy(&self, from: Address, into: Address, bytes: usize) {
         // SAFETY: the caller's promise.
         unsafe { copy::copy(from.0 as *const u8, into.0 as *mut u8, bytes) }
+    }
+
+    /// Best where `into` is a multiple of 64. What is written is visible like any other store.
+    unsafe fn copy_streaming(&self, from: Address, into: Address, bytes: usize) {
+        // SAFETY: the caller's promise; `best` is what the processor has.
+        unsafe { copy::copy_streaming(Kernels::best(), from.0 as *const u8, into.0 as *mut u8, bytes) }
     }
 
     #[inline]
@@ -172,7 +166,7 @@ impl Width {
         unsafe { scale(multiplier, from.0 as *const u8, into.0 as *mut u8, count) }
     }
 
-    /// [`Host::copy_streaming`] with this instruction set.
+    /// [`Device::copy_streaming`] with this instruction set.
     ///
     /// # Safety
     /// As [`Device::copy`].

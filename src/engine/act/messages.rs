@@ -98,7 +98,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
         let head = self.next_head(peer, bytes);
         let Some(room) = self.transport.reserve(peer, bytes) else { return Pass::No };
         // SAFETY: the source as at the top of `act`; `room` was reserved for these bytes.
-        unsafe { self.device.copy(op.source, Address(room.expose_provenance()), bytes) };
+        unsafe { self.fill(peer, op.source, Address(room.expose_provenance()), bytes, true) };
         self.transport.publish(peer, head);
         self.sent_count[place] = self.sent_count[place].wrapping_add(1);
         Pass::Done
@@ -140,7 +140,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
         into = into.add(lengths.len());
         for message in messages {
             // SAFETY: as above.
-            unsafe { self.device.copy(ops[message.buffer as usize].source, into, message.bytes) };
+            unsafe { self.fill(peer, ops[message.buffer as usize].source, into, message.bytes, false) };
             into = into.add(message.bytes);
         }
         let sent_count = &mut self.sent_count[peer as usize];

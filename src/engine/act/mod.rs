@@ -19,6 +19,9 @@ use crate::schedule::{Action, Range};
 use crate::transport::shm::Reach;
 use crate::transport::{Bulk, Front, Head, Transport, Whole};
 
+/// No transport has shorter copies done past the caches.
+const STREAMING_BYTES: usize = 512;
+
 /// What became of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -282,7 +285,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
                     return Ok((Outcome::Blocked, false));
                 };
                 // SAFETY: the caller's promise; `room` was reserved for these bytes.
-                unsafe { self.device.copy(source, Address(room.expose_provenance()), bytes) };
+                unsafe { self.fill(peer, source, Address(room.expose_provenance()), bytes, true) };
                 self.transport.publish(peer, head);
                 return Ok((Outcome::Done, true));
             }
@@ -299,6 +302,20 @@ impl<T: Transport, D: Device> Hands<T, D> {
             Bulk::Waiting => Outcome::Blocked.counting(begins),
         };
         Ok((outcome, begins))
+    }
+
+    /// Copies to what was reserved for `peer`. `is_whole`: it is all of the packet.
+    ///
+    /// # Safety
+    /// As [`Device::copy`].
+    #[inline]
+    unsafe fn fill(&mut self, peer: u32, source: Address, room: Address, bytes: usize, is_whole: bool) {
+        if bytes >= STREAMING_BYTES && self.transport.streams(peer, bytes, is_whole) {
+            // SAFETY: the caller's promise.
+            return unsafe { self.device.copy_streaming(source, room, bytes) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.device.copy(source, room, bytes) };
     }
 
     /// Whether the packet that is expected lies at the front; an error if another one does.

@@ -3,7 +3,7 @@
 //! The sender publishes an *offer*: how long the packet is, where it lies in the sender's process, and, if that
 //! is memory of `ncclMemAlloc`, in which allocation. The receiver settles the path alone, and answers in the
 //! credit line: either *fetched* (the source is no longer read), or *stream* (send it through the ring, from
-//! here on). The paths, first that works:
+//! here on; because nothing else works, or since it will be combined). The paths, first that works:
 //!
 //! 1. *direct*: both are threads of one process; a plain copy from the sender's memory;
 //! 2. *mapped*: the sender's allocation is mapped here as well, and read in place;
@@ -27,6 +27,8 @@ pub(super) enum Verdict {
     Fetched,
     /// The receiver cannot fetch it (any further).
     Stream,
+    /// The receiver does not place this packet but combines it: bytes that come through the ring lie in its cache.
+    Combine,
 }
 
 impl Verdict {
@@ -35,19 +37,15 @@ impl Verdict {
         let code = match self {
             Verdict::Fetched => 1,
             Verdict::Stream => 2,
+            Verdict::Combine => 3,
         };
         number << 2 | code
     }
 
     /// The verdict on offer `number`, if the word holds it.
-    pub(super) const fn read(word: u64, number: u64) -> Option<Verdict> {
-        if word == Verdict::Fetched.word(number) {
-            Some(Verdict::Fetched)
-        } else if word == Verdict::Stream.word(number) {
-            Some(Verdict::Stream)
-        } else {
-            None
-        }
+    pub(super) fn read(word: u64, number: u64) -> Option<Verdict> {
+        let all = [Verdict::Fetched, Verdict::Stream, Verdict::Combine];
+        all.into_iter().find(|verdict| verdict.word(number) == word)
     }
 }
 
@@ -97,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_verdict_is_for_its_own_offer_only() {
-        for verdict in [Verdict::Fetched, Verdict::Stream] {
+        for verdict in [Verdict::Fetched, Verdict::Stream, Verdict::Combine] {
             assert_eq!(Verdict::read(verdict.word(9), 9), Some(verdict));
             assert_eq!(Verdict::read(verdict.word(9), 10), None);
         }

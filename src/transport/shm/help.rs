@@ -27,9 +27,9 @@ use super::ring::{Broken, RingMemory};
 
 /// Packets are cut into about this many chunks, so that two sides that copy at different speed end together.
 const CHUNKS: usize = 4;
-/// Chunks are not shorter: two that ask the kernel for pages of one process at once get into each other's way, which
-/// was measured to cost more than half of a packet of 64 KiB is worth.
-const LEAST_CHUNK_BYTES: usize = 64 << 10;
+/// Chunks are not shorter: a system call costs as much as 20 KiB, and two that ask for pages of one process at once
+/// get into each other's way.
+const LEAST_CHUNK_BYTES: usize = 48 << 10;
 /// Nor longer: who gives a packet up waits for one, and their pages stay in the cache that finds pages.
 const MOST_CHUNK_BYTES: usize = 256 << 10;
 /// How many chunks the words can count.

@@ -8,11 +8,12 @@ use super::doorbell::wake;
 use super::helped::Helped;
 use super::layout::state;
 use super::local::LocalRank;
+use super::reading::{Attach, process_of, try_attach};
 use super::ring::{Broken, Consumer, Credit, INLINE_BYTES, Kind, RingMemory, Shape};
 use super::segment::Ring;
 use super::{BulkCounts, Here};
 use crate::error::{Error, Result};
-use crate::system::{attach, lock, memory::Seen};
+use crate::system::{attach, memory::Seen};
 use crate::transport::{Front, Head, Whole};
 
 /// The most that one call copies or hands out of a packet that it fetches.
@@ -21,17 +22,6 @@ pub(super) const SLICE_BYTES: usize = 256 << 10;
 const SCRATCH_BYTES: usize = 128 << 10;
 /// How many of the peer's allocations stay mapped.
 const SEEN_LIMIT: usize = 64;
-
-/// Whether the peer's memory can be read by the kernel's help.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Attach {
-    /// Not tried yet.
-    Unknown,
-    /// The peer's number here, and the word that proves that it is the peer and where it lies there.
-    Works { pid: i32, proof: u64, proof_address: u64 },
-    /// Why not.
-    Refused(String),
-}
 
 /// The front packet's bytes. Plain data, so that a packet costs no drop.
 #[derive(Clone, Copy, Debug)]
@@ -184,7 +174,9 @@ impl Incoming {
     /// Whether the kernel has yet to be asked for bytes of the peer.
     pub(super) fn has_to_fetch(&self) -> bool {
         match (&self.packet, &self.ring) {
-            (Some(packet), _) => matches!(packet.body, Body::Attached { .. }) && packet.at < packet.front.bytes,
+            (Some(packet), _) => {
+                matches!(packet.body, Body::Attached { .. }) && packet.at < packet.front.bytes
+            }
             (None, Some(ring)) => matches!(self.consumer.look(ring), Ok(Some((Kind::Offer, _)))),
             (None, None) => false,
         }
@@ -225,7 +217,7 @@ impl Incoming {
             self.counts.attached += 1;
             return Body::Attached { source: offer.source as usize, from: 0, to: 0 };
         }
-        self.ask_for_stream(here, peer, 0);
+        self.ask_for_stream(here, peer, 0, Verdict::Stream);
         self.expect_stream()
     }
 
@@ -265,11 +257,11 @@ impl Incoming {
         };
     }
 
-    fn ask_for_stream(&self, here: &Here, peer: u32, from: usize) {
+    fn ask_for_stream(&self, here: &Here, peer: u32, from: usize, verdict: Verdict) {
         let Some(ring) = &self.ring else { return };
         ring.set_credit(Credit::BulkFrom, from as u64);
         // Published by the release of the verdict behind it.
-        ring.set_credit(Credit::Bulk, Verdict::Stream.word(self.offers));
+        ring.set_credit(Credit::Bulk, verdict.word(self.offers));
         wake(here.segment.control(peer));
     }
 
@@ -285,7 +277,11 @@ impl Incoming {
             && !(*from..*to).contains(at)
             && *at < front.bytes
         {
-            self.fill_scratch(here, peer)?;
+            if *at == 0 && *to == 0 {
+                self.go_on_streaming(here, peer, Verdict::Combine);
+            } else {
+                self.fill_scratch(here, peer)?;
+            }
         }
         let packet = self.packet.as_mut().ok_or_else(no_packet)?;
         let want = limit.min(packet.front.bytes - packet.at);
@@ -356,7 +352,7 @@ impl Incoming {
         let got = match unsafe { self.copy(here, peer, at, target, asked)? } {
             Ok(got) => got,
             Err(reason) => {
-                self.go_on_streaming(here, peer, reason);
+                self.refuse(here, peer, reason);
                 0
             }
         };
@@ -399,16 +395,21 @@ impl Incoming {
         Ok(if got == 0 && asked > 0 { Err(reason) } else { Ok(got) })
     }
 
-    /// The kernel does not copy (any more): the rest of the front packet comes through the ring.
+    /// The kernel does not copy any more.
     #[cold]
-    pub(super) fn go_on_streaming(&mut self, here: &Here, peer: u32, reason: String) {
+    pub(super) fn refuse(&mut self, here: &Here, peer: u32, reason: String) {
         self.attach = Attach::Refused(reason);
+        self.go_on_streaming(here, peer, Verdict::Stream);
+    }
+
+    /// The rest of the front packet comes through the ring.
+    fn go_on_streaming(&mut self, here: &Here, peer: u32, verdict: Verdict) {
         let body = self.expect_stream();
         if let Some(packet) = &mut self.packet {
             packet.body = body;
         }
         let at = self.position().map_or(0, |(at, _)| at);
-        self.ask_for_stream(here, peer, at);
+        self.ask_for_stream(here, peer, at, verdict);
     }
 
     /// # Safety
@@ -563,31 +564,6 @@ fn next_piece(ring: &Ring, consumer: &Consumer, left: usize) -> std::result::Res
             Ok(Some(Piece { start: ring.data(start), bytes, read: 0 }))
         }
         Some(_) => Err(Broken("sent a packet inside another one")),
-    }
-}
-
-/// The peer's process by its number here, from the kernel.
-pub(super) fn process_of(here: &Here, peer: u32) -> Option<i32> {
-    if here.is_local(peer) {
-        return i32::try_from(std::process::id()).ok();
-    }
-    lock::holder(here.segment.file(), u64::from(peer)).filter(|pid| *pid > 0)
-}
-
-fn try_attach(here: &Here, peer: u32) -> std::result::Result<Attach, String> {
-    if !here.settings.attach {
-        return Err("SHOAL_CMA=0".into());
-    }
-    let pid = process_of(here, peer).ok_or("it is in another process namespace")?;
-    let control = here.segment.control(peer);
-    let proof = control.proof.load(Ordering::Relaxed);
-    let proof_address = control.proof_address.load(Ordering::Relaxed);
-    // SAFETY: no bytes are written.
-    let result = unsafe { attach::read(pid, proof_address, 0, std::ptr::null_mut(), 0) };
-    match result {
-        Ok((word, _)) if word == proof && proof != 0 => Ok(Attach::Works { pid, proof, proof_address }),
-        Ok(_) => Err("another process has its number here".into()),
-        Err(cause) => Err(cause.to_string()),
     }
 }
 

@@ -33,6 +33,7 @@
 //! Other threads leave work for the owner in its queue, then call [`Doorbell::ring`].
 
 mod bulk;
+mod distance;
 mod doorbell;
 mod failure;
 mod help;
@@ -45,6 +46,7 @@ mod local;
 #[cfg(all(test, loom))]
 mod model;
 mod outgoing;
+mod reading;
 mod rest;
 mod ring;
 mod segment;
@@ -66,10 +68,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use inbox::Inbox;
-use incoming::{Attach, Incoming};
+use incoming::Incoming;
 use layout::state;
 use local::LocalRank;
 use outgoing::Outgoing;
+use reading::Attach;
 use ring::Broken;
 
 use super::{Bulk, Front, Head, Peer, Standing, Transport, Whole};
@@ -77,12 +80,12 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::op::Address;
 use crate::system::permit::Permit;
-use crate::system::{barrier, fork, lock, random};
+use crate::system::{barrier, clock, fork, lock, random};
 
-/// Packets of ordinary memory up to this size go through the ring although the kernel could copy them. Above,
-/// one copy by both sides at once ([`help`]) beats two through the ring, by more the further apart the cores are
-/// (`benches/records/`). `SHOAL_BULK_BYTES` sets another.
-pub const DEFAULT_BULK_BYTES: usize = 16 << 10;
+/// Packets of ordinary memory up to this size go through the ring although the kernel could copy them: two copies,
+/// one of them past the caches ([`distance`]), cost less than system calls. Above, one copy by both sides at once
+/// ([`help`]) wins (`benches/records/`). `SHOAL_BULK_BYTES` sets another.
+pub const DEFAULT_BULK_BYTES: usize = 64 << 10;
 
 /// What may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -295,6 +298,11 @@ impl Transport for ShmTransport {
             // Reported by `front` and `poll_bulk`.
             Err(error) => self.keep(peer, Err(error)).unwrap_or(None),
         }
+    }
+
+    #[inline]
+    fn streams(&mut self, peer: u32, bytes: usize, is_whole: bool) -> bool {
+        self.edges[peer as usize].outgoing.distance.streams(bytes, is_whole, clock::now_ns)
     }
 
     #[inline]

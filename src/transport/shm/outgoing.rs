@@ -2,14 +2,17 @@
 
 use super::Here;
 use super::bulk::{OfferWords, Verdict};
+use super::distance::Distance;
 use super::doorbell::wake;
 use super::help::{self, Cut, Done, Help, Side};
-use super::incoming::process_of;
+use super::reading::process_of;
 use super::ring::{Credit, INLINE_BYTES, Kind, Producer, RingMemory, Shape};
 use super::segment::Ring;
+use crate::device::Device;
+use crate::device::host::Host;
 use crate::error::{Error, Result};
 use crate::op::Address;
-use crate::system::{attach, memory};
+use crate::system::{attach, clock, memory};
 use crate::transport::{Bulk, Head};
 
 /// How much of a streamed packet is published at once: enough to make the slot's price small, little enough
@@ -46,6 +49,7 @@ pub(super) struct Outgoing {
     /// The receiver could not fetch the last offer of ordinary memory: the next is streamed at once.
     stream_at_once: bool,
     helper: Helper,
+    pub(super) distance: Distance,
 }
 
 /// Whether this side can write the receiver's memory.
@@ -53,7 +57,9 @@ pub(super) struct Outgoing {
 enum Helper {
     Unknown,
     /// The receiver's number here.
-    Works { pid: i32 },
+    Works {
+        pid: i32,
+    },
     Refused,
 }
 
@@ -67,6 +73,7 @@ impl Outgoing {
             offers: 0,
             stream_at_once: false,
             helper: Helper::Unknown,
+            distance: Distance::NEW,
         }
     }
 
@@ -115,6 +122,7 @@ impl Outgoing {
             debug_assert!(false, "published without a reservation");
             return;
         };
+        self.distance.end(clock::now_ns);
         let slot = self.producer.slot();
         ring.set_word(slot, 1, head.what);
         ring.set_word(slot, 2, head.which);
@@ -209,7 +217,7 @@ impl Outgoing {
                 self.sending = None;
                 Ok(Bulk::Done)
             }
-            Some(Verdict::Stream) => {
+            Some(verdict @ (Verdict::Stream | Verdict::Combine)) => {
                 let from = usize::try_from(ring.credit(Credit::BulkFrom)).unwrap_or(usize::MAX);
                 let left = bytes.checked_sub(from).ok_or_else(|| {
                     Error::Remote(format!("rank {peer} asked for bytes behind the end of a packet"))
@@ -217,7 +225,8 @@ impl Outgoing {
                 if direct {
                     here.local.withdraw(peer);
                 }
-                self.stream_at_once = !direct && memory::find(source, bytes).is_none();
+                self.stream_at_once =
+                    verdict == Verdict::Stream && !direct && memory::find(source, bytes).is_none();
                 self.stream(here, peer, source.add(from), left)
             }
             None => Ok(Bulk::Waiting),
@@ -274,7 +283,15 @@ impl Outgoing {
             // SAFETY: the source is readable for the bytes that are left, by the promise of `begin_bulk`. The
             // producer found `bytes` of data at `start` that the receiver does not read before they are
             // published. The caller's memory and the ring do not overlap: rings are mapped for us alone.
-            unsafe { std::ptr::copy_nonoverlapping(source.0 as *const u8, ring.data(start), bytes) };
+            unsafe {
+                let into = Address(ring.data(start).expose_provenance());
+                if self.distance.streams(bytes, true, clock::now_ns) {
+                    Host.copy_streaming(source, into, bytes);
+                } else {
+                    Host.copy(source, into, bytes);
+                }
+            }
+            self.distance.end(clock::now_ns);
             ring.set_word(self.producer.slot(), 3, bytes as u64);
             self.producer.publish(ring, Kind::Piece, 0, bytes);
             wake(here.segment.control(peer));

@@ -15,9 +15,9 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use super::inbox::{Inbox, WINDOWS};
-use super::incoming::process_of;
 use super::layout::state;
 use super::local::LocalRank;
+use super::reading::process_of;
 use super::{Here, ShmTransport, doorbell};
 use crate::error::{Error, Result};
 use crate::op::Address;
