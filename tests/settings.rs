@@ -253,9 +253,9 @@ fn programs_read_the_settings() {
     assert_eq!(said, "version 22809\n");
     for words in [
         "SHOAL_RING_BYTES, also NCCL_BUFFSIZE: ",
-        "    Current value=0x10000 set_by=FILE default=131072\n",
+        "    Current value=0x10000 set_by=FILE:1 default=131072\n",
         "    Current value=blue set_by=environment default=<unset>\n",
-        "    Current value=(secret) set_by=FILE default=<unset>\n",
+        "    Current value=(secret) set_by=FILE:2 default=<unset>\n",
     ] {
         assert!(log.contains(words), "{words} is not in\n{log}");
     }
