@@ -24,7 +24,8 @@
 //!
 //! **The listener.** Every process has one listener and one thread (`porch`, `server`), as long as a communicator
 //! lives there or an id waits to be used. They serve all rendezvous of the process: the first words of a visitor
-//! name the door it comes to. A forked child has neither, and opens its own when it needs them.
+//! name the door it comes to. A forked child has neither, and opens its own when it needs them; nor has it copies of
+//! the sockets, so that the death of its parent is seen while it lives.
 //!
 //! | file | what lives there |
 //! |---|---|
@@ -173,7 +174,7 @@ pub fn retire(id: &UniqueId) {
     }
 }
 
-/// What a person should know about `id` and is worth one line in the log, if anything is.
+/// What a person should know about `id` and is worth one line in the log of a process, if anything is.
 #[must_use]
 pub fn warning(id: &UniqueId) -> Option<&'static str> {
     match Invitation::parse(JOIN, id).ok()?.origin {

@@ -23,7 +23,7 @@ const STAGGER: Duration = Duration::from_millis(100);
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_LAST: Duration = Duration::from_millis(500);
 /// How long every address may refuse before it is believed that nobody is there.
-const REFUSED_WAIT: Duration = Duration::from_secs(2);
+const REFUSED_WAIT: Duration = Duration::from_secs(1);
 
 /// Why an attempt came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
