@@ -63,6 +63,7 @@ pub(crate) const PURE: &[&str] = &[
     "src/coalesce/",
     "src/tune/",
     "src/topology/",
+    "src/comm/bootstrap/agreement.rs",
     "src/comm/bootstrap/audience.rs",
     "src/comm/bootstrap/branch.rs",
     "src/comm/bootstrap/epitaph.rs",
