@@ -66,6 +66,7 @@ pub(crate) const PURE: &[&str] = &[
     "src/comm/bootstrap/agreement.rs",
     "src/comm/bootstrap/audience.rs",
     "src/comm/bootstrap/branch.rs",
+    "src/comm/bootstrap/branch/",
     "src/comm/bootstrap/epitaph.rs",
     "src/comm/bootstrap/guests.rs",
     "src/comm/bootstrap/id.rs",

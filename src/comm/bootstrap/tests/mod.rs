@@ -3,6 +3,7 @@
 mod hostile;
 mod hosts;
 mod kin;
+mod lives;
 mod processes;
 mod simulation;
 mod sockets;

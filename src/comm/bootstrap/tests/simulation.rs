@@ -397,10 +397,7 @@ fn ranks_are_lost_at_every_moment() {
                     continue;
                 }
                 if aborts {
-                    world.nodes[lost].member.fail("it was aborted");
-                    world.nodes[lost].result = Some(Ok(()));
-                    world.obey_node(lost);
-                    world.hang_up_all(lost);
+                    world.give_up(lost);
                 } else {
                     world.kill(lost);
                 }

@@ -488,6 +488,14 @@ impl World {
         self.hang_up_all(index);
     }
 
+    /// It cannot go on, and says so.
+    pub(super) fn give_up(&mut self, index: usize) {
+        self.nodes[index].member.fail("it was aborted");
+        self.nodes[index].result = Some(Ok(()));
+        self.obey_node(index);
+        self.hang_up_all(index);
+    }
+
     pub(super) fn hang_up_all(&mut self, index: usize) {
         let own: Vec<(u64, usize)> = self
             .wires
