@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use reader::Reader;
-pub use sources::{Origin, Source, Value};
+pub use sources::{Origin, Saying, Source, Value};
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -202,8 +202,7 @@ impl Config {
     /// Reads every setting through `lookup`, as if it were the environment.
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Config {
         let named = |name: &&'static str| Some(((*name).to_owned(), lookup(name)?));
-        let values = names().filter_map(|name| named(&name)).collect();
-        Config::from_sources(&[Source { origin: Origin::Environment, values }])
+        Config::from_sources(&[Source::environment(names().filter_map(|name| named(&name)))])
     }
 
     /// Reads every setting from whoever says it first.
@@ -374,7 +373,7 @@ mod tests {
             let config = Config::read(|asked| (asked == name).then(|| text.clone()));
             proptest::prop_assert_eq!(config.values.len(), SETTINGS.len());
             let lines = file::parse("/f", &text);
-            let source = Source { origin: Origin::File("/f".into()), values: lines.values };
+            let source = Source { path: Some("/f".into()), sayings: lines.sayings };
             proptest::prop_assert!(Config::from_sources(&[source]).ring_bytes >= 8192);
         }
     }

@@ -29,7 +29,11 @@ const VARIABLES: [&str; 9] = [
 fn doctor(before: &str, options: &[&str]) -> Command {
     let mut words = before.split_whitespace().chain([env!("CARGO_BIN_EXE_shoal"), "doctor"]);
     let mut command = Command::new(words.next().expect("at least the program"));
-    command.args(words).args(["--format", "json"]).args(options).stdin(Stdio::null());
+    command.args(words).stdin(Stdio::null());
+    if !options.contains(&"--format") {
+        command.args(["--format", "json"]);
+    }
+    command.args(options);
     // Other jobs on this machine are not the patient's either: a process without a libnccl.
     if !options.contains(&"--pid") {
         command.args(["--pid", &std::process::id().to_string()]);
@@ -113,17 +117,42 @@ fn this_machine_has_no_fault_and_every_fact_is_there() {
 
 #[test]
 fn settings_are_shown_with_where_they_come_from() {
-    let mut command = doctor("", &[]);
-    command.env("NCCL_BUFFSIZE", "65536").env("SHOAL_SECRET", "hush").env("SHOAL_SPIN", "often");
-    let report = examine(command);
+    let file = "# of all jobs\nNCCL_BUFFSIZE=65536\nSHOAL_SECRET=hush\nSHOAL_DEBG=INFO\nNCCL_DEBUG=INFO\n";
+    let home = plant("home", &[(".nccl.conf", file)]);
+    let patient = |options: &[&str]| {
+        let mut command = doctor("", options);
+        command.env("HOME", &home).env("NCCL_DEBUG", "WARN").env("SHOAL_SPIN", "often");
+        command.env("NCCL_IB_HCA", "mlx5_0").env("NCCL_P2P_DISABLE", "1").env_remove("NCCL_CONF_FILE");
+        command
+    };
+    let report = examine(patient(&[]));
     let settings = report.value["facts"]["settings"].as_array().expect("a list");
-    let row = |name: &str| settings.iter().find(|row| row["name"] == name).expect("a row");
-    assert_eq!(
-        (&row("SHOAL_RING_BYTES")["value"], &row("SHOAL_RING_BYTES")["from"]),
-        (&"65536".into(), &"NCCL_BUFFSIZE".into())
-    );
+    assert_eq!(settings.len(), shoal::config::SETTINGS.len());
+    let row = |name: &str| {
+        let row = settings.iter().find(|row| row["name"] == name).expect("a row");
+        ["value", "said_as", "from"].map(|key| row[key].as_str().expect("a text"))
+    };
+    let file = home.join(".nccl.conf").display().to_string();
+    assert_eq!(row("SHOAL_RING_BYTES"), ["65536", "NCCL_BUFFSIZE", &format!("{file}:2")]);
+    assert_eq!(row("SHOAL_DEBUG"), ["WARN", "NCCL_DEBUG", "environment"]);
+    assert_eq!(row("SHOAL_CMA"), ["0", "NCCL_P2P_DISABLE", "environment"]);
+    assert_eq!(row("SHOAL_SECRET"), ["(secret)", "SHOAL_SECRET", &format!("{file}:3")]);
+    assert_eq!(row("SHOAL_SPIN"), ["auto", "SHOAL_SPIN", "default"], "what was said is not understood");
     assert!(!report.value.to_string().contains("hush"));
     report.has("settings", "warning", "SHOAL_SPIN=often", "README");
+    report.has("settings", "warning", &format!("SHOAL_DEBG ({file}:4) is no setting"), "README");
+    let text = patient(&["--format", "text"]).output().expect("it starts").stdout;
+    let text = String::from_utf8_lossy(&text);
+    for words in [
+        format!("SHOAL_RING_BYTES=65536 (NCCL_BUFFSIZE, {file}:2)"),
+        "SHOAL_WARN_AFTER=10 (default)".into(),
+        format!("{file}: 4 settings were read"),
+        "NCCL_IB_HCA=mlx5_0 is ignored: ".into(),
+        "NCCL_P2P_DISABLE=1 counts as SHOAL_CMA=0, SHOAL_MAPPED=0".into(),
+        "did you mean SHOAL_DEBUG?".into(),
+    ] {
+        assert!(text.contains(&words), "{words} is not in\n{text}");
+    }
 }
 
 #[test]

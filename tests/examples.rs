@@ -1,8 +1,13 @@
 //! Every example is built as its first lines say, run in bounded time, and says what it should.
 
-use std::path::{Path, PathBuf};
+#[path = "common/built.rs"]
+mod built;
+
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use built::library;
 
 /// The longest build or run of an example, far above what it needs.
 const LIMIT: Duration = Duration::from_secs(100);
@@ -75,11 +80,6 @@ fn streams() {
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The library that was built with this test.
-fn library() -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_shoal")).with_file_name("deps").join("libshoal.so")
 }
 
 /// Compiles an example against the library, under the name by which programs ask for it, and runs it.

@@ -67,6 +67,11 @@ fn survivors_of_a_killed_rank_get_an_error_soon_on_every_path() {
 }
 
 #[test]
+fn a_rank_that_is_killed_while_it_is_born_is_missed_soon_though_its_child_lives() {
+    cases(&[("unborn", "root"), ("unborn", "rank"), ("unborn", "split")]);
+}
+
+#[test]
 fn a_stopped_rank_is_waited_for() {
     cases(&[("death", "stopped")]);
 }

@@ -132,6 +132,13 @@ fn what_is_not_understood_is_told() {
 }
 
 #[test]
+fn an_address_without_a_secret_is_told_once_for_all_births() {
+    let text = log("secretless", &[("NCCL_COMM_ID", "127.0.0.1:1")], &["NCCL_DEBUG=INFO"]);
+    assert_eq!(text.matches("rank 0 of 1").count(), 1, "of two births the second is logged: {text}");
+    assert_eq!(text.matches("NCCL_COMM_ID is set without SHOAL_SECRET").count(), 1, "{text}");
+}
+
+#[test]
 fn variables_of_nccl_that_change_nothing_are_named_once() {
     let text = log("ignored", &[("NCCL_DEBUG", "INFO"), ("NCCL_IB_HCA", "mlx5")], &["NCCL_DEBUG=INFO"]);
     assert_eq!(text.matches("NCCL_IB_HCA=mlx5 is ignored: ").count(), 1, "{text}");
@@ -253,9 +260,9 @@ fn programs_read_the_settings() {
     assert_eq!(said, "version 22809\n");
     for words in [
         "SHOAL_RING_BYTES, also NCCL_BUFFSIZE: ",
-        "    Current value=0x10000 set_by=FILE default=131072\n",
+        "    Current value=0x10000 set_by=FILE:1 default=131072\n",
         "    Current value=blue set_by=environment default=<unset>\n",
-        "    Current value=(secret) set_by=FILE default=<unset>\n",
+        "    Current value=(secret) set_by=FILE:2 default=<unset>\n",
     ] {
         assert!(log.contains(words), "{words} is not in\n{log}");
     }

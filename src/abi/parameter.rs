@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use crate::abi::convert::{answer, bad, not_null};
 use crate::abi::types::ResultNumber;
 use crate::abi::wall;
-use crate::config::{Config, Origin, SETTINGS, Setting, foreign};
+use crate::config::{Config, SETTINGS, Setting, Value, foreign};
 use crate::error::Result;
 use crate::trace::log;
 
@@ -33,9 +33,7 @@ fn keys() -> &'static [Key] {
     KEYS.get_or_init(|| {
         let config = Config::get();
         let text_of = |row: &Setting| match config.value(row.name) {
-            // A secret is no one's business, and whether there is one is.
-            Some(value) if row.name == "SHOAL_SECRET" && !value.text.is_empty() => "(secret)".to_owned(),
-            Some(value) => value.text.replace('\0', ""),
+            Some(value) => value.shown().replace('\0', ""),
             None => row.default.to_owned(),
         };
         let named = |row: &'static Setting| {
@@ -241,8 +239,7 @@ extern "C" fn pncclParamDumpAll() {
         for key in keys().iter().filter(|key| key.name.as_bytes() == key.row.name.as_bytes()) {
             let row = key.row;
             let also = row.aliases.iter().map(|alias| format!(", also {alias}")).collect::<String>();
-            let origin = config.value(row.name).and_then(|value| value.origin.as_ref());
-            let origin = origin.map_or("default".to_owned(), Origin::to_string);
+            let origin = config.value(row.name).map(Value::said_by).unwrap_or_default();
             let text = key.text.to_string_lossy();
             let shown = if text.is_empty() { "<unset>" } else { &text };
             let default = if row.default.is_empty() { "<unset>" } else { row.default };

@@ -56,9 +56,7 @@ pub(super) fn join(ids: &[UniqueId], rank: u32, ranks: u32, cancel: &Arc<AtomicB
     memory::check_room()?;
     check_device(config)?;
     introduce(config, rank);
-    if let Some(warning) = ids.first().and_then(bootstrap::warning) {
-        log::warn(format_args!("{warning}"));
-    }
+    warn_of(ids);
     let request = Join { rank, ranks, ..Join::default() };
     // Without this rank nobody will ever meet by the ids. Of those made here latecomers are turned away.
     Session::join_by_several(config, ids, &request, Arc::clone(cancel))
@@ -115,6 +113,14 @@ fn introduce(config: &Config, rank: u32) {
             log::warn(format_args!("{complaint}"));
         }
     });
+}
+
+/// What a person should know about the ids, once.
+fn warn_of(ids: &[UniqueId]) {
+    static WARNING: Once = Once::new();
+    if let Some(warning) = ids.first().and_then(bootstrap::warning) {
+        WARNING.call_once(|| log::warn(format_args!("{warning}")));
+    }
 }
 
 /// The last words of the exchange may still be on their way, out of the process of one of the ranks. So none goes

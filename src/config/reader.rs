@@ -93,13 +93,14 @@ fn index(name: &str) -> usize {
 fn find(row: &'static Setting, sources: &[Source]) -> Value {
     for source in sources {
         for name in std::iter::once(&row.name).chain(row.aliases) {
-            if let Some(text) = source.get(name).filter(|text| !text.is_empty() || may_be_empty(row)) {
-                return Value { text: text.to_owned(), name, origin: Some(source.origin.clone()) };
+            if let Some(said) = source.find(name).filter(|said| !said.text.is_empty() || may_be_empty(row)) {
+                return Value { text: said.text.clone(), name, origin: Some(source.origin(said)) };
             }
         }
         for mapped in MAPPED.iter().filter(|mapped| mapped.setting == row.name) {
-            if source.get(mapped.name).is_some_and(|text| text.trim().eq_ignore_ascii_case(mapped.value)) {
-                let origin = Some(source.origin.clone());
+            let said = source.find(mapped.name);
+            if let Some(said) = said.filter(|said| said.text.trim().eq_ignore_ascii_case(mapped.value)) {
+                let origin = Some(source.origin(said));
                 return Value { text: mapped.becomes.to_owned(), name: mapped.name, origin };
             }
         }

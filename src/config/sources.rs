@@ -21,31 +21,63 @@ const BESIDE: [&str; 2] = ["SHOAL_TEST_", "SHOAL_COMMAND"];
 pub enum Origin {
     /// The environment of the process.
     Environment,
-    /// A file, by its path.
-    File(String),
+    /// A line of a file.
+    File {
+        /// The file.
+        path: String,
+        /// Counted from 1.
+        line: u32,
+    },
 }
 
 impl Display for Origin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Environment => formatter.write_str("environment"),
-            Origin::File(path) => formatter.write_str(path),
+            Origin::File { path, line } => write!(formatter, "{path}:{line}"),
         }
     }
+}
+
+/// A name with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saying {
+    /// The name.
+    pub name: String,
+    /// The value.
+    pub text: String,
+    /// Where in its file, counted from 1; 0 in the environment.
+    pub line: u32,
 }
 
 /// Names and values from one place.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The place.
-    pub origin: Origin,
+    /// The file; `None` for the environment.
+    pub path: Option<String>,
     /// What it says; of several values of a name the first holds, as NCCL has it.
-    pub values: Vec<(String, String)>,
+    pub sayings: Vec<Saying>,
 }
 
 impl Source {
+    pub(super) fn environment(variables: impl Iterator<Item = (String, String)>) -> Source {
+        let sayings = variables.map(|(name, text)| Saying { name, text, line: 0 }).collect();
+        Source { path: None, sayings }
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<&Saying> {
+        self.sayings.iter().find(|saying| saying.name == name)
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.values.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.find(name).map(|saying| saying.text.as_str())
+    }
+
+    pub(super) fn origin(&self, saying: &Saying) -> Origin {
+        match &self.path {
+            None => Origin::Environment,
+            Some(path) => Origin::File { path: path.clone(), line: saying.line },
+        }
     }
 }
 
@@ -64,6 +96,18 @@ impl Value {
     pub(super) fn default_of(row: &Setting) -> Value {
         Value { text: row.default.to_owned(), name: row.name, origin: None }
     }
+
+    /// The text as it may be shown around: what proves who one is stays out of logs and reports.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        if self.name == "SHOAL_SECRET" && !self.text.is_empty() { "(secret)" } else { &self.text }
+    }
+
+    /// Who said it, in words.
+    #[must_use]
+    pub fn said_by(&self) -> String {
+        self.origin.as_ref().map_or_else(|| "default".to_owned(), Origin::to_string)
+    }
 }
 
 /// What the process was started with.
@@ -75,7 +119,7 @@ pub(super) struct Environment {
 
 /// The sources in their order, and what is wrong with the files.
 pub(super) fn gather(environment: &Environment) -> (Vec<Source>, Vec<String>) {
-    let own = Source { origin: Origin::Environment, values: environment.variables.clone() };
+    let own = Source::environment(environment.variables.iter().cloned());
     let named = own.get("NCCL_CONF_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
     let must_exist = named.is_some();
     let user = named.or_else(|| Some(environment.home.as_ref()?.join(".nccl.conf")));
@@ -86,10 +130,10 @@ pub(super) fn gather(environment: &Environment) -> (Vec<Source>, Vec<String>) {
         match read(&path, must_exist) {
             Ok(None) => {}
             Ok(Some(text)) => {
-                let name = path.display().to_string();
-                let lines = file::parse(&name, &text);
+                let path = path.display().to_string();
+                let lines = file::parse(&path, &text);
                 complaints.extend(lines.complaints);
-                sources.push(Source { origin: Origin::File(name), values: lines.values });
+                sources.push(Source { path: Some(path), sayings: lines.sayings });
             }
             Err(why) => complaints.push(format!(
                 "{} is not read: {why}; nothing that stands in it holds; mend the file or NCCL_CONF_FILE",
@@ -122,17 +166,18 @@ fn read(path: &Path, must_exist: bool) -> Result<Option<String>, String> {
 pub(super) fn judge(sources: &[Source], config: &mut Config) {
     let mut seen: Vec<&str> = Vec::new();
     for source in sources {
-        if let Origin::File(path) = &source.origin {
-            config.notes.push(format!("{path}: {} settings were read", source.values.len()));
+        if let Some(path) = &source.path {
+            config.notes.push(format!("{path}: {} settings were read", source.sayings.len()));
         }
-        for (name, value) in &source.values {
+        for saying in &source.sayings {
+            let Saying { name, text: value, .. } = saying;
             if seen.contains(&name.as_str()) || names().any(|known| known == name.as_str()) {
                 continue;
             }
             seen.push(name);
             if name.starts_with("SHOAL_") {
                 if !BESIDE.iter().any(|start| name.starts_with(start)) {
-                    config.complaints.push(unknown(name, &source.origin));
+                    config.complaints.push(unknown(name, &source.origin(saying)));
                 }
             } else if name == "NCCL_PROTO" {
                 config.complaints.extend(protocol(value));
@@ -202,26 +247,30 @@ fn protocol(value: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn source(origin: Origin, values: &[(&str, &str)]) -> Source {
-        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        Source { origin, values: values.iter().map(own).collect() }
+    fn environment(values: &[(&str, &str)]) -> Source {
+        Source::environment(values.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())))
     }
 
-    fn environment(values: &[(&str, &str)]) -> Source {
-        source(Origin::Environment, values)
+    fn source(path: &str, values: &[(&str, &str)]) -> Source {
+        let mut source = Source { path: Some(path.into()), ..environment(values) };
+        source.sayings.iter_mut().zip(1..).for_each(|(saying, line)| saying.line = line);
+        source
     }
 
     #[test]
     fn the_environment_wins_then_the_first_file() {
-        let user = source(Origin::File("/user".into()), &[("SHOAL_HOSTID", "b"), ("NCCL_COMM_ID", "c:1")]);
-        let system = source(
-            Origin::File("/etc".into()),
-            &[("SHOAL_COMM_ID", "d:1"), ("SHOAL_SPIN", "7"), ("SHOAL_SPIN", "8")],
-        );
+        let user = source("/user", &[("SHOAL_HOSTID", "b"), ("NCCL_COMM_ID", "c:1")]);
+        let system = source("/etc", &[("SHOAL_COMM_ID", "d:1"), ("SHOAL_SPIN", "7"), ("SHOAL_SPIN", "8")]);
         let config = Config::from_sources(&[environment(&[("NCCL_HOSTID", "a")]), user, system]);
         assert_eq!(config.host_id, "a", "an alias in the environment is before a name in a file");
         assert_eq!(config.comm_id, "c:1");
         assert_eq!(config.spin, Some(7), "the first line of a name holds");
+        let said_by = |name: &str| config.value(name).unwrap().said_by();
+        assert_eq!(said_by("SHOAL_SPIN"), "/etc:2");
+        assert_eq!(
+            (said_by("SHOAL_HOSTID").as_str(), said_by("SHOAL_CMA").as_str()),
+            ("environment", "default")
+        );
         assert_eq!(config.notes, ["/user: 2 settings were read", "/etc: 3 settings were read"]);
     }
 
@@ -229,7 +278,7 @@ mod tests {
     fn unknown_names_are_told_once_with_the_nearest() {
         let config = Config::from_sources(&[
             environment(&[("SHOAL_DEBG", "INFO"), ("SHOAL_TEST_SEED", "1"), ("SHOAL_ZZZ", "1")]),
-            source(Origin::File("/f".into()), &[("SHOAL_DEBG", "INFO")]),
+            source("/f", &[("SHOAL_DEBG", "INFO")]),
         ]);
         assert_eq!(config.complaints.len(), 2, "{:?}", config.complaints);
         assert!(config.complaints[0].contains("SHOAL_DEBG (environment) is no setting"));
@@ -277,7 +326,8 @@ mod tests {
         std::fs::write(folder.join(".nccl.conf"), "NCCL_HOSTID=user\nnonsense\n").unwrap();
         std::fs::write(&system_file, "NCCL_HOSTID=system\nSHOAL_SPIN=3\n").unwrap();
         let look = |variables: &[(&str, &str)]| {
-            let variables = environment(variables).values;
+            let own = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
+            let variables = variables.iter().map(own).collect();
             let (sources, complaints) = gather(&Environment {
                 variables,
                 home: Some(folder.clone()),

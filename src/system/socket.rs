@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::fork::Unshared;
+
 /// An address of an interface that is up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Interface {
@@ -51,7 +53,7 @@ pub(crate) fn wait(interests: &mut [Interest], timeout: Option<Duration>) -> io:
 
 /// A socket that listens at `address`, does not block, and closes on exec. With an IPv6 wildcard it takes
 /// IPv4 too.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<Unshared<TcpListener>> {
     const BACKLOG: libc::c_int = 4096;
     let socket = stream_socket(address)?;
     set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
@@ -65,12 +67,12 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const storage).cast(), bytes) })?;
     // SAFETY: plain numbers; the descriptor is ours and open.
     check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
-    Ok(TcpListener::from(socket))
+    Ok(Unshared::new(TcpListener::from(socket)))
 }
 
-/// Closes a listener such that nobody can connect even if a forked child still has a copy of it, and that its
-/// port can be used again.
-pub(crate) fn stop_listening(listener: TcpListener) {
+/// Closes a listener such that nobody can connect even if a child that was forked in this very moment has a copy of
+/// it, and that its port can be used again.
+pub(crate) fn stop_listening(listener: Unshared<TcpListener>) {
     // SAFETY: plain numbers; the descriptor is open until the end of this function. A failure changes nothing.
     unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
 }
@@ -242,7 +244,7 @@ mod tests {
         let mut stream = connect(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
         wait(&mut [interest(&stream, WRITABLE)], Some(Duration::from_secs(5))).unwrap();
         assert!(stream.take_error().unwrap().is_none());
-        wait(&mut [interest(&listener, READABLE)], Some(Duration::from_secs(5))).unwrap();
+        wait(&mut [interest(&*listener, READABLE)], Some(Duration::from_secs(5))).unwrap();
         let (mut accepted, _) = listener.accept().unwrap();
         stream.write_all(b"hello").unwrap();
         let mut bytes = [0; 5];

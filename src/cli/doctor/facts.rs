@@ -28,8 +28,10 @@ pub struct Facts {
     pub libraries: Libraries,
     /// The settings in force.
     pub settings: Vec<SettingFact>,
-    /// Values of settings that could not be understood.
+    /// Settings and values that could not be understood.
     pub complaints: Vec<String>,
+    /// Files that were read, and what becomes of NCCL's variables that are no settings.
+    pub notes: Vec<String>,
     /// What LD_PRELOAD names.
     pub preload: Vec<LibraryFact>,
     /// Who started this process, if it is a rank of a job.
@@ -188,7 +190,9 @@ pub struct SettingFact {
     pub name: String,
     /// What holds.
     pub value: String,
-    /// The variable that said it, or `default`.
+    /// The name under which it was said.
+    pub said_as: String,
+    /// Who said it: `environment`, a file with its line, or `default`.
     pub from: String,
 }
 

@@ -12,7 +12,7 @@ use super::{libraries, probe};
 use crate::cli::bench::launched_by;
 use crate::cli::machine;
 use crate::comm::bootstrap;
-use crate::config::{self, Config, SETTINGS};
+use crate::config::{self, Config, SETTINGS, Setting, Value};
 use crate::system::{memfd, socket};
 
 /// Where files are looked for.
@@ -65,8 +65,9 @@ pub(super) fn gather(root: &Root, program: Option<&Path>, processes: &[u32]) -> 
         namespaces: namespaces(root),
         network: network(root, config),
         libraries: libraries::find(root, &folders, &mut marks),
-        settings: SETTINGS.iter().map(|row| setting(row.name, row.aliases, row.default)).collect(),
+        settings: SETTINGS.iter().zip(&config.values).map(setting).collect(),
         complaints: config.complaints.clone(),
+        notes: config.notes.clone(),
         preload: libraries::preload(&mut marks),
         launcher: launched_by(),
         python: libraries::python(root, &mut marks),
@@ -231,14 +232,13 @@ fn network(root: &Root, config: &Config) -> Network {
     }
 }
 
-fn setting(name: &str, aliases: &[&str], default: &str) -> SettingFact {
-    let said = std::iter::once(&name)
-        .chain(aliases)
-        .find_map(|variable| Some(((*variable).to_owned(), config::told_by_launcher(variable)?)));
-    let (from, value) = said.unwrap_or_else(|| ("default".into(), default.into()));
-    // What proves who one is stays out of reports.
-    let value = if name.contains("SECRET") && !value.is_empty() { "(set)".into() } else { value };
-    SettingFact { name: name.into(), value, from }
+fn setting((row, value): (&Setting, &Value)) -> SettingFact {
+    SettingFact {
+        name: row.name.into(),
+        value: value.shown().into(),
+        said_as: value.name.into(),
+        from: value.said_by(),
+    }
 }
 
 /// Processes of this user.

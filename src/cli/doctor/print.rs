@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::diagnose::{Finding, Level, bytes};
-use super::facts::{Facts, Found, LibraryFact};
+use super::facts::{Facts, Found, LibraryFact, SettingFact};
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -111,9 +111,11 @@ fn rest(facts: &Facts) -> Vec<(&'static str, String)> {
             format!("{} on cores {}: {}", process.number, process.allowed, libraries.join(", ")),
         ));
     }
-    for setting in facts.settings.iter().filter(|setting| setting.from != "default") {
-        lines.push(("setting", format!("{}={} (from {})", setting.name, setting.value, setting.from)));
+    for SettingFact { name, value, said_as, from } in &facts.settings {
+        let also = if name == said_as { String::new() } else { format!("{said_as}, ") };
+        lines.push(("setting", format!("{name}={value} ({also}{from})")));
     }
+    lines.extend(facts.notes.iter().map(|note| ("settings", note.clone())));
     lines
 }
 

@@ -10,6 +10,8 @@
 //! can name who is missing. A failure goes to all neighbours but the one that it came from.
 #![forbid(unsafe_code)]
 
+mod missing;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,6 +34,8 @@ pub(crate) const FIRST_UP: Attempt = 1 << 32;
 pub(crate) const FIRST_VISITOR: Attempt = 2 << 32;
 /// How often those who wait say for whom, at most.
 const WORD_EVERY: Duration = Duration::from_secs(1);
+/// How long a rank that gave up still tries to reach the one above, which would wait for it in vain.
+const LAST_WORDS_WAIT: Duration = Duration::from_secs(2);
 /// What the driver is asked to do.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -53,6 +57,16 @@ pub(crate) struct Settings {
     pub(crate) shape: Shape,
     pub(crate) bound: Duration,
     pub(crate) naming: Naming,
+    /// There are roots, which tell all others what went wrong before they have met.
+    pub(crate) is_watched: bool,
+}
+
+/// What is still to be done by a rank that gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LastWords {
+    Said,
+    /// The rank above is not reached yet; by when it must be, once that is known.
+    Pending(Option<Time>),
 }
 
 #[derive(Debug)]
@@ -88,6 +102,7 @@ pub(crate) struct Branch {
     is_handed_up: bool,
     next_word: Time,
     over: Option<Error>,
+    last_words: LastWords,
     transmits: VecDeque<(Attempt, Arc<[u8]>)>,
     events: VecDeque<Event>,
 }
@@ -149,6 +164,7 @@ impl Branch {
             is_handed_up: false,
             next_word: Time::ZERO,
             over: None,
+            last_words: LastWords::Said,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         })
@@ -214,7 +230,13 @@ impl Branch {
             self.follow_seeker(now);
         }
         self.guests.handle_timeout(now);
-        let Some(since) = self.since else { return };
+        match self.last_words {
+            LastWords::Said => {}
+            LastWords::Pending(None) => self.last_words = LastWords::Pending(Some(now + LAST_WORDS_WAIT)),
+            LastWords::Pending(Some(due)) if due <= now => self.say_last_words(),
+            LastWords::Pending(Some(_)) => {}
+        }
+        let Some(since) = self.since.filter(|_| self.over.is_none()) else { return };
         if now >= since.saturating_add(self.bound()) {
             let text = self.timeout_text();
             self.finish(None, Failure::new(FailureKind::Timeout, text));
@@ -227,7 +249,12 @@ impl Branch {
     /// When [`Self::handle_timeout`] is to be called, if nothing else happens.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         let seeker = self.seeker.as_ref().and_then(Seeker::poll_timeout);
-        let step = self.since.map(|since| since.saturating_add(self.bound()).min(self.next_word));
+        let since = self.since.filter(|_| self.over.is_none());
+        let step = since.map(|since| since.saturating_add(self.bound()).min(self.next_word));
+        let step = match self.last_words {
+            LastWords::Said => step,
+            LastWords::Pending(due) => Some(due.unwrap_or(Time::ZERO)),
+        };
         [seeker, self.guests.poll_timeout(), step].into_iter().flatten().min()
     }
 
@@ -306,9 +333,15 @@ impl Branch {
                 (edge.connection, edge.frames) = (Some(attempt), frames);
                 self.send(attempt, &Message::Proof { proof });
                 self.send(attempt, &Message::Attach { rank: self.settings.rank });
+                if let Some(error) = &self.over {
+                    let message = Message::Failed(Failure::from_error(error));
+                    self.send(attempt, &message);
+                    return self.say_last_words();
+                }
                 self.advance();
                 self.handle_edge_frames(now, attempt);
             }
+            Some(Outcome::Unreachable { .. }) if self.over.is_some() => self.say_last_words(),
             Some(Outcome::Unreachable { after, .. }) => {
                 let text = format!(
                     "{} could not be reached by {} within {} ({}); look whether it still runs, and whether \
@@ -454,90 +487,30 @@ impl Branch {
         }
         self.broadcast(origin, &Message::Failed(failure.clone()));
         self.guests.tell(&Message::Failed(failure.clone()));
+        self.over = Some(failure.into_error());
+        let above = self.edges.first().filter(|edge| edge.under.is_empty());
+        let is_unreached = above.is_some_and(|above| above.connection.is_none() && above.gone.is_none());
+        if is_unreached && self.since.is_some() && !self.settings.is_watched && self.seeker_goes_on() {
+            self.last_words = LastWords::Pending(None);
+        } else {
+            self.say_last_words();
+        }
+    }
+
+    fn seeker_goes_on(&self) -> bool {
+        self.seeker.as_ref().is_some_and(|seeker| seeker.poll_timeout().is_some())
+    }
+
+    /// All who can be reached have heard of it; so does the caller.
+    fn say_last_words(&mut self) {
+        self.last_words = LastWords::Said;
         if let Some(seeker) = &mut self.seeker {
             seeker.stop();
         }
-        let error = failure.into_error();
         // A rank that takes no step right now hears of it at its next.
-        if self.since.is_some() {
+        if let Some(error) = self.over.as_ref().filter(|_| self.since.is_some()) {
             self.events.push_back(Event::Failed(error.clone()));
         }
-        self.over = Some(error);
-    }
-
-    fn say_whom_it_waits_for(&mut self) {
-        let missing = self.missing();
-        let above = self.edges.iter().find(|edge| edge.under.is_empty()).and_then(|edge| edge.connection);
-        let under: Vec<u32> =
-            self.missing_under().into_iter().filter(|rank| *rank != self.settings.rank).collect();
-        let message = Message::Waiting { step: self.step, ranks: under };
-        if let Some(above) = above.filter(|_| !self.is_handed_up) {
-            self.send(above, &message);
-        }
-        let message = Message::Waiting { step: self.step, ranks: missing };
-        let waiting: Vec<Attempt> = self
-            .edges
-            .iter()
-            .filter(|edge| edge.bundle.is_some() || self.is_handed_up && !edge.under.is_empty())
-            .filter_map(|edge| edge.connection)
-            .collect();
-        waiting.into_iter().for_each(|connection| self.send(connection, &message));
-    }
-
-    /// Who is missing under this rank, as far as it was told.
-    fn missing_under(&self) -> Vec<u32> {
-        let mut missing = Vec::new();
-        if self.is_handed_up {
-            return missing;
-        }
-        for edge in self.edges.iter().filter(|edge| !edge.under.is_empty() && edge.bundle.is_none()) {
-            match edge.waits_for.as_ref().filter(|(step, ranks)| *step == self.step && !ranks.is_empty()) {
-                Some((_, ranks)) => missing.extend(ranks.iter().filter(|rank| edge.under.contains(rank))),
-                None => missing.push(edge.rank),
-            }
-        }
-        missing
-    }
-
-    /// Who is missing, as far as this rank was told.
-    fn missing(&self) -> Vec<u32> {
-        let mut missing = self.missing_under();
-        if let Some(above) = self.edges.iter().find(|edge| edge.under.is_empty()) {
-            match above.waits_for.as_ref().filter(|(step, ranks)| *step == self.step && !ranks.is_empty()) {
-                Some((_, ranks)) => missing.extend(ranks),
-                None if missing.is_empty() || above.connection.is_none() => missing.push(above.rank),
-                None => {}
-            }
-        }
-        missing.sort_unstable();
-        missing.dedup();
-        missing.retain(|rank| *rank != self.settings.rank);
-        missing
-    }
-
-    fn timeout_text(&self) -> String {
-        let (missing, bound) = (self.name(&self.missing()), seconds(self.settings.bound));
-        if self.step > 0 {
-            return format!(
-                "{missing} did not come to {} within {bound}; look what they wait for (SHOAL_INIT_TIMEOUT sets \
-                 the bound)",
-                self.step_name()
-            );
-        }
-        let unreached = match (&self.seeker, self.edges.first()) {
-            (Some(seeker), Some(above)) if above.under.is_empty() && above.connection.is_none() => {
-                format!("; {} tried {}", self.name(&[self.settings.rank]), seeker.tried())
-            }
-            _ => String::new(),
-        };
-        format!(
-            "{missing} did not come within {bound}; {} (SHOAL_INIT_TIMEOUT sets the bound){unreached}",
-            self.settings.naming.advice()
-        )
-    }
-
-    fn name(&self, ranks: &[u32]) -> String {
-        self.settings.naming.name(ranks, self.settings.shape.ranks)
     }
 
     /// The first step is the exchange of the cards, which people do not count.

@@ -25,14 +25,37 @@ use super::wire::{Malformed, Reader, Writer};
 use crate::comm::UniqueId;
 use crate::error::{Error, Result};
 
-/// The version of the words that ranks exchange. Grows with every change of them.
-pub(crate) const PROTOCOL: u16 = 2;
-/// This library's version as one number.
-pub(crate) const LIBRARY_VERSION: u32 = version_number(
-    env!("CARGO_PKG_VERSION_MAJOR"),
-    env!("CARGO_PKG_VERSION_MINOR"),
-    env!("CARGO_PKG_VERSION_PATCH"),
-);
+/// The version of the words that ranks exchange. Grows with every change of them. What stays as it is in every
+/// version, so that ranks of two versions can tell all others what is wrong: the id, and of the words Hello,
+/// Challenge, Proof, Failed and Refused.
+pub(crate) const PROTOCOL: u16 = 3;
+
+/// Which version somebody has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Speaker {
+    pub(crate) protocol: u16,
+    /// The library's version as one number.
+    pub(crate) library: u32,
+}
+
+impl Speaker {
+    /// What this library is.
+    pub(crate) fn own() -> Speaker {
+        Speaker { protocol: PROTOCOL, library: version_number(crate::version()) }
+    }
+
+    /// The others cannot understand what else it says.
+    pub(crate) fn is_foreign(self) -> bool {
+        self.protocol != PROTOCOL
+    }
+}
+
+impl fmt::Display for Speaker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Speaker { protocol, library } = self;
+        write!(formatter, "version {} of the library (protocol {protocol})", version_text(*library))
+    }
+}
 
 const MAGIC: &[u8; 8] = b"shoal-id";
 const ID_BYTES: usize = 128;
@@ -54,6 +77,8 @@ pub(crate) enum Origin {
 /// What a unique id says.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Invitation {
+    /// Who made it.
+    pub(crate) maker: Speaker,
     pub(crate) origin: Origin,
     pub(crate) secret: Secret,
     pub(crate) communicator: [u8; 16],
@@ -81,7 +106,7 @@ impl Invitation {
             }
         }
         let mut writer = Writer::default();
-        writer.raw(MAGIC).u16(PROTOCOL).u32(LIBRARY_VERSION);
+        writer.raw(MAGIC).u16(self.maker.protocol).u32(self.maker.library);
         writer.u8(match self.origin {
             Origin::Listening => 0,
             Origin::Address { with_secret: true } => 1,
@@ -100,7 +125,7 @@ impl Invitation {
     /// Understands an id, on behalf of `call`.
     ///
     /// # Errors
-    /// It is not one of ours, of another version, or damaged.
+    /// It is not one of ours, or damaged.
     pub(crate) fn parse(call: &'static str, id: &UniqueId) -> Result<Invitation> {
         let bad = |problem: &str, remedy: &str| Error::argument(call, "the unique id", problem, remedy);
         if id.iter().all(|byte| *byte == 0) {
@@ -115,18 +140,6 @@ impl Invitation {
                 "the rank that called ncclGetUniqueId probably has another NCCL loaded; load the same library on all ranks",
             ));
         }
-        let protocol = u16::from_le_bytes([id[8], id[9]]);
-        if protocol != PROTOCOL {
-            return Err(bad(
-                &format!(
-                    "was made by version {} of the library, which speaks protocol {protocol}; this is {}, which \
-                     speaks {PROTOCOL}",
-                    version_text(u32::from_le_bytes([id[10], id[11], id[12], id[13]])),
-                    version_text(LIBRARY_VERSION)
-                ),
-                "load the same version on all ranks",
-            ));
-        }
         if id[CHECK_AT..] != check(id) {
             return Err(bad(
                 "is damaged on the way",
@@ -139,8 +152,8 @@ impl Invitation {
     }
 
     fn fields(id: &UniqueId) -> std::result::Result<Invitation, Malformed> {
-        let mut reader = Reader::new(&id[10..CHECK_AT]);
-        reader.u32()?;
+        let mut reader = Reader::new(&id[MAGIC.len()..CHECK_AT]);
+        let maker = Speaker { protocol: reader.u16()?, library: reader.u32()? };
         let origin = match reader.u8()? {
             0 => Origin::Listening,
             1 => Origin::Address { with_secret: true },
@@ -157,7 +170,7 @@ impl Invitation {
         if addresses.is_empty() && origin == Origin::Listening {
             return Err(Malformed("it names no address"));
         }
-        Ok(Invitation { origin, secret, communicator, addresses })
+        Ok(Invitation { maker, origin, secret, communicator, addresses })
     }
 }
 
@@ -206,18 +219,8 @@ pub(crate) fn is_link_local(address: &IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.segments()[0] & 0xffc0 == 0xfe80)
 }
 
-const fn version_number(major: &str, minor: &str, patch: &str) -> u32 {
-    decimal(major) * 10_000 + decimal(minor) * 100 + decimal(patch)
-}
-
-const fn decimal(text: &str) -> u32 {
-    let bytes = text.as_bytes();
-    let (mut value, mut at) = (0, 0);
-    while at < bytes.len() {
-        value = value * 10 + (bytes[at] - b'0') as u32;
-        at += 1;
-    }
-    value
+fn version_number(text: &str) -> u32 {
+    text.split('.').fold(0, |number, part| number * 100 + part.parse().unwrap_or(0))
 }
 
 /// A version number as people write it.
@@ -232,6 +235,7 @@ mod tests {
 
     fn invitation() -> Invitation {
         Invitation {
+            maker: Speaker { protocol: 9, library: 70_000 },
             origin: Origin::Listening,
             secret: Secret([7; 32]),
             communicator: [8; 16],
@@ -267,9 +271,6 @@ mod tests {
         assert!(text(&[0; 128]).contains("all zeros"));
         assert!(text(&[9; 128]).contains("another NCCL"));
         let good = invitation().encode();
-        let mut other = good;
-        other[8] = 99;
-        assert!(text(&other).contains("protocol 99"));
         // What a program does that copies the id as a C string.
         let mut cut = good;
         cut[60..].fill(0);
@@ -313,6 +314,6 @@ mod tests {
 
     #[test]
     fn versions_read_as_people_write_them() {
-        assert_eq!(version_text(version_number("1", "20", "3")), "1.20.3");
+        assert_eq!(version_text(version_number("1.20.3")), "1.20.3");
     }
 }

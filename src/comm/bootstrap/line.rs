@@ -6,10 +6,12 @@ use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
+use crate::system::fork::Unshared;
+
 /// A connection that never blocks.
 #[derive(Debug)]
 pub(super) struct Line {
-    stream: TcpStream,
+    stream: Unshared<TcpStream>,
     queue: VecDeque<Arc<[u8]>>,
     /// How many bytes of the first frame of the queue are sent.
     sent: usize,
@@ -31,7 +33,7 @@ impl Line {
     pub(super) fn new(stream: TcpStream) -> Line {
         // Every frame is one that somebody waits for. Without this it is slower and still right.
         let _ = stream.set_nodelay(true);
-        Line { stream, queue: VecDeque::new(), sent: 0 }
+        Line { stream: Unshared::new(stream), queue: VecDeque::new(), sent: 0 }
     }
 
     pub(super) fn stream(&self) -> &TcpStream {
@@ -49,7 +51,7 @@ impl Line {
     /// Sends what the system takes now.
     pub(super) fn flush(&mut self) -> Result<()> {
         while let Some(frame) = self.queue.front() {
-            match self.stream.write(&frame[self.sent..]) {
+            match (&*self.stream).write(&frame[self.sent..]) {
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -66,7 +68,7 @@ impl Line {
     /// Reads what is there, up to the size of `scratch`.
     pub(super) fn receive(&mut self, scratch: &mut [u8]) -> Result<Incoming> {
         loop {
-            match self.stream.read(scratch) {
+            match (&*self.stream).read(scratch) {
                 Ok(0) => return Ok(Incoming::End),
                 Ok(count) => return Ok(Incoming::Bytes(count)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Incoming::Nothing),
@@ -81,7 +83,7 @@ impl Line {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Ends the connection even if a forked child still has a copy of the socket.
+    /// Ends the connection even if a child that was forked in this very moment has a copy of the socket.
     pub(super) fn close(self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }

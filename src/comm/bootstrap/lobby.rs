@@ -8,7 +8,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::id::{LIBRARY_VERSION, PROTOCOL, version_text};
 use super::message::{Message, STRANGER_BODY_BYTES_MAX};
 use super::root::{ConnectionId, STRANGER_WAIT, Time};
 use super::wire::{Frames, Malformed};
@@ -85,9 +84,6 @@ impl Lobby {
             Ok(Message::Hello { .. }) => {
                 let text = "the communicator is not born here (any more); a unique id serves once";
                 self.refuse(connection, text, true);
-            }
-            Ok(Message::ForeignHello { protocol }) => {
-                self.refuse(connection, &foreign_text(protocol), false);
             }
             _ => self.refuse(
                 connection,
@@ -168,25 +164,17 @@ impl Lobby {
     }
 }
 
-/// What someone of another version hears.
-pub(crate) fn foreign_text(protocol: u16) -> String {
-    let own = version_text(LIBRARY_VERSION);
-    format!(
-        "the process there runs version {own} of the library, which speaks protocol {PROTOCOL}, and this rank \
-         speaks protocol {protocol}; load the same version on all ranks"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comm::bootstrap::id::Speaker;
     use crate::comm::bootstrap::tests::Random;
 
     const HERE: [u8; 16] = [1; 16];
     const THERE: [u8; 16] = [2; 16];
 
     fn hello(communicator: [u8; 16], early: bool) -> Vec<u8> {
-        Message::Hello { communicator, early, nonce: [3; 32] }.encode().to_vec()
+        Message::Hello { speaker: Speaker::own(), communicator, early, nonce: [3; 32] }.encode().to_vec()
     }
 
     fn refusal(lobby: &mut Lobby) -> (bool, String) {
@@ -254,10 +242,5 @@ mod tests {
             lobby.handle_input(Time::ZERO, connection, &bytes, |_| true);
         }
         assert_eq!(lobby.refused_count(), 2 * VISITORS_MAX as u64);
-        lobby.handle_connected(Time::ZERO, 1 << 20);
-        lobby.handle_input(Time::ZERO, 1 << 20, &Message::ForeignHello { protocol: 77 }.encode(), |_| true);
-        let last = std::iter::from_fn(|| lobby.poll_verdict()).last();
-        let Some(Verdict::Refuse { message: Message::Refused { text, .. }, .. }) = last else { panic!() };
-        assert!(text.contains("protocol 77"), "{text}");
     }
 }

@@ -300,6 +300,7 @@ impl Member {
             shape: Shape { ranks, groups: self.settings.groups },
             bound: self.settings.bound,
             naming: self.settings.naming.clone(),
+            is_watched: !self.audiences.is_empty(),
         };
         let links = &self.settings.links;
         match Branch::new(now, settings, card_of, |card| tried(&card.listeners, links)) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! member                       root
-//!   Hello (nonce)      ->                who is this for, and which protocol
+//!   Hello (nonce)      ->                who is this for, and of which version
 //!                      <-  Challenge     the root's nonce, and its proof over both
 //!   Proof, Card        ->                the member's proof, and what it says of itself
 //!                      <-  Progress      once a second, who is still missing
@@ -25,7 +25,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::id::{PROTOCOL, decode_address, encode_address};
+use super::id::{Speaker, decode_address, encode_address};
 use super::proof::Nonce;
 use super::wire::{Malformed, Reader, Writer, frame};
 use crate::error::Error;
@@ -101,14 +101,11 @@ impl Failure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     Hello {
+        speaker: Speaker,
         communicator: [u8; 16],
         /// The other side may not expect it yet.
         early: bool,
         nonce: Nonce,
-    },
-    /// A hello of a version whose further words are unknown.
-    ForeignHello {
-        protocol: u16,
     },
     Challenge {
         nonce: Nonce,
@@ -170,10 +167,10 @@ impl Message {
     pub(crate) fn encode(&self) -> Arc<[u8]> {
         let mut writer = Writer::default();
         match self {
-            Message::Hello { communicator, early, nonce } => {
-                writer.u8(1).raw(MAGIC).u16(PROTOCOL).raw(communicator).u8(u8::from(*early)).raw(nonce)
+            Message::Hello { speaker, communicator, early, nonce } => {
+                writer.u8(1).raw(MAGIC).u16(speaker.protocol).u32(speaker.library);
+                writer.raw(communicator).u8(u8::from(*early)).raw(nonce)
             }
-            Message::ForeignHello { protocol } => writer.u8(1).raw(MAGIC).u16(*protocol),
             Message::Challenge { nonce, proof } => writer.u8(2).raw(nonce).raw(proof),
             Message::Proof { proof } => writer.u8(3).raw(proof),
             Message::Card { bound_ms, groups, group, card } => {
@@ -263,15 +260,13 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
     if &reader.array::<8>()? != MAGIC {
         return Err(Malformed("it does not begin as a hello does"));
     }
-    let protocol = reader.u16()?;
-    if protocol != PROTOCOL {
-        reader.remainder();
-        return Ok(Message::ForeignHello { protocol });
+    let speaker = Speaker { protocol: reader.u16()?, library: reader.u32()? };
+    let (communicator, early, nonce) = (reader.array()?, reader.u8()? != 0, reader.array()?);
+    // Other versions may say more.
+    if !speaker.is_foreign() {
+        reader.end()?;
     }
-    let hello =
-        Message::Hello { communicator: reader.array()?, early: reader.u8()? != 0, nonce: reader.array()? };
-    reader.end()?;
-    Ok(hello)
+    Ok(Message::Hello { speaker, communicator, early, nonce })
 }
 
 /// A list's memory grows with the bytes that are really there, not with the count that is claimed.
@@ -453,11 +448,20 @@ pub(in crate::comm::bootstrap) mod tests {
     use crate::comm::bootstrap::tests::{Random, campaign, sample_card};
     use std::time::Duration;
 
+    fn hello() -> Message {
+        Message::Hello { speaker: Speaker::own(), communicator: [2; 16], early: true, nonce: [3; 32] }
+    }
+
     pub(in crate::comm::bootstrap) fn samples() -> Vec<Message> {
         let failure = |kind| Message::Failed(Failure::new(kind, "reason"));
         vec![
-            Message::Hello { communicator: [2; 16], early: true, nonce: [3; 32] },
-            Message::ForeignHello { protocol: 77 },
+            hello(),
+            Message::Hello {
+                speaker: Speaker { protocol: 77, library: 70_000 },
+                communicator: [2; 16],
+                early: false,
+                nonce: [4; 32],
+            },
             Message::Challenge { nonce: [4; 32], proof: [5; 32] },
             Message::Proof { proof: [6; 32] },
             Message::Card { bound_ms: 7, groups: 2, group: 1, card: sample_card(1, 3) },
@@ -504,7 +508,7 @@ pub(in crate::comm::bootstrap) mod tests {
         assert_eq!(card_from_bytes(&card_bytes(&sample_card(1, 2))), Ok(sample_card(1, 2)));
         let reason = Message::Failed(Failure::new(FailureKind::Remote, "é".repeat(5000))).encode();
         assert!(Message::decode(&reason[4..]).is_ok() && reason.len() - 4 <= list_bytes_max(0));
-        let hello = Message::Hello { communicator: [2; 16], early: true, nonce: [3; 32] }.encode();
+        let hello = hello().encode();
         assert!(hello.len() - 4 <= STRANGER_BODY_BYTES_MAX);
     }
 

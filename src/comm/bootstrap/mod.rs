@@ -24,7 +24,8 @@
 //!
 //! **The listener.** Every process has one listener and one thread (`porch`, `server`), as long as a communicator
 //! lives there or an id waits to be used. They serve all rendezvous of the process: the first words of a visitor
-//! name the door it comes to. A forked child has neither, and opens its own when it needs them.
+//! name the door it comes to. A forked child has neither, and opens its own when it needs them; nor has it copies of
+//! the sockets, so that the death of its parent is seen while it lives.
 //!
 //! | file | what lives there |
 //! |---|---|
@@ -32,7 +33,7 @@
 //! | `proof` | the secret, proofs and keys |
 //! | `message`, `wire` | the words of the exchange, and bytes with bounds |
 //! | `lobby` | who connected to this process and has not said yet for whom; pure |
-//! | `root` | the rendezvous of a birth; pure |
+//! | `root`, `agreement` | the rendezvous of a birth, and whether those who come were started alike; pure |
 //! | `member` | a rank's side, made of `audience` (its dealings with a root), `branch` (its place in the tree), `seek` (reach somebody who has several addresses) and `guests` (who comes to its door); pure |
 //! | `epitaph` | what those hear that come to the door of a rank that gave up; pure |
 //! | `tree`, `interfaces` | who stands above whom; which addresses are offered and tried; pure |
@@ -71,6 +72,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod agreement;
 mod audience;
 mod branch;
 mod epitaph;
@@ -102,7 +104,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use self::audience::Rendezvous;
-use self::id::{Invitation, LIBRARY_VERSION, Origin};
+use self::id::{Invitation, Origin, Speaker};
 pub use self::kin::Kin;
 use self::member::Member;
 use self::message::{Naming, PAYLOAD_BYTES_MAX, RANKS_MAX};
@@ -173,7 +175,7 @@ pub fn retire(id: &UniqueId) {
     }
 }
 
-/// What a person should know about `id` and is worth one line in the log, if anything is.
+/// What a person should know about `id` and is worth one line in the log of a process, if anything is.
 #[must_use]
 pub fn warning(id: &UniqueId) -> Option<&'static str> {
     match Invitation::parse(JOIN, id).ok()?.origin {
@@ -213,7 +215,7 @@ impl Session {
         let mut card = Card {
             rank,
             ranks,
-            library_version: LIBRARY_VERSION,
+            library_version: Speaker::own().library,
             token: random()?,
             payload: join.payload.to_vec(),
             ..probe::local_card(&config.host_id, join.device)
@@ -254,7 +256,9 @@ impl Session {
         let porch = place::open(config)?;
         card.listeners = porch.addresses().to_vec();
         let member = Member::new(Time::ZERO, settings.clone(), card, places);
-        Session::meet(&settings, rank, member, porch, abort)
+        let met = Session::meet(&settings, rank, member, porch, abort);
+        let foreign = invitations.iter().map(|invitation| invitation.maker).find(|maker| maker.is_foreign());
+        met.map_err(|error| foreign.map_or(error.clone(), |maker| name_versions(maker, error)))
     }
 }
 
@@ -285,6 +289,17 @@ fn parse_all(ids: &[UniqueId]) -> Result<Vec<Invitation>> {
             invitations.truncate(1);
             Ok(invitations)
         }
+    }
+}
+
+/// What a rank says that could not even ask the maker of its id, who has another version.
+fn name_versions(maker: Speaker, error: Error) -> Error {
+    match error {
+        Error::Mismatch(_) | Error::Aborted(_) => error,
+        other => Error::Mismatch(format!(
+            "the unique id was made by {maker}, and this rank runs {}; load the same on all ranks ({other})",
+            Speaker::own()
+        )),
     }
 }
 
@@ -322,6 +337,7 @@ fn random<const N: usize>() -> Result<[u8; N]> {
 fn create_root(config: &Config) -> Result<UniqueId> {
     let porch = place::open(config)?;
     let invitation = Invitation {
+        maker: Speaker::own(),
         origin: Origin::Listening,
         secret: Secret(random()?),
         communicator: random()?,
@@ -349,6 +365,7 @@ fn address_id(config: &Config) -> Result<UniqueId> {
         }
     };
     Ok(Invitation {
+        maker: Speaker::own(),
         origin: Origin::Address { with_secret },
         secret: proof::secret_from_text(&secret),
         communicator: proof::communicator_from_address(text),

@@ -10,6 +10,7 @@ use super::interfaces::{self, Family, Links};
 use super::porch::Porch;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::system::fork::Unshared;
 use crate::system::socket;
 use crate::trace::log;
 
@@ -46,7 +47,7 @@ pub(super) fn open(config: &Config) -> Result<Arc<Porch>> {
 }
 
 /// Listeners at one port of the system's choice, and where they may be reached.
-fn listen(ifname: &str, links: &Links) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)> {
+fn listen(ifname: &str, links: &Links) -> Result<(Vec<Unshared<TcpListener>>, Vec<SocketAddr>)> {
     if !ifname.is_empty() && !ifname.starts_with('^') {
         return listen_at_named(ifname, links);
     }
@@ -63,7 +64,7 @@ fn listen(ifname: &str, links: &Links) -> Result<(Vec<TcpListener>, Vec<SocketAd
 }
 
 /// At the addresses of the named interfaces and at no others.
-fn listen_at_named(ifname: &str, links: &Links) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)> {
+fn listen_at_named(ifname: &str, links: &Links) -> Result<(Vec<Unshared<TcpListener>>, Vec<SocketAddr>)> {
     let wanted = interfaces::named(ifname, links);
     let mut names: Vec<&str> = links.own.iter().map(|interface| interface.name.as_str()).collect();
     names.sort_unstable();

@@ -17,7 +17,8 @@ use super::line::Line;
 use super::root::Settings;
 use super::server::{Serial, Server};
 use crate::error::{Error, Result};
-use crate::system::{fork, socket};
+use crate::system::fork::{self, Unshared};
+use crate::system::socket;
 
 /// So many forks may lie between the first process that used the library and one that uses it.
 const GENERATIONS_MAX: usize = 64;
@@ -27,9 +28,9 @@ static SLOTS: [Mutex<Option<Hall>>; GENERATIONS_MAX] = [const { Mutex::new(None)
 /// What the thread is asked to do.
 pub(super) enum Command {
     /// Accept whoever comes there.
-    Listen(TcpListener),
+    Listen(Unshared<TcpListener>),
     /// Hold a rendezvous; with a listener of its own if its address was set by hand.
-    Serve { serial: Serial, settings: Settings, listener: Option<TcpListener> },
+    Serve { serial: Serial, settings: Settings, listener: Option<Unshared<TcpListener>> },
     /// End the rendezvous of this communicator: nobody will come.
     Retire([u8; 16]),
     /// Hand over who comes for this door, or (without a mailbox) do not any more.
@@ -109,7 +110,7 @@ impl Porch {
     /// that is open by the same settings is taken instead.
     pub(super) fn open(
         key: &str,
-        listen: impl FnOnce() -> Result<(Vec<TcpListener>, Vec<SocketAddr>)>,
+        listen: impl FnOnce() -> Result<(Vec<Unshared<TcpListener>>, Vec<SocketAddr>)>,
     ) -> Result<Arc<Porch>> {
         let mut porch = Porch::without_listener()?;
         let mut slot = slot(porch.generation);
@@ -188,7 +189,7 @@ impl Porch {
     }
 
     /// Holds a rendezvous here, until it is over.
-    pub(super) fn serve(&self, settings: Settings, listener: Option<TcpListener>) -> Result<()> {
+    pub(super) fn serve(&self, settings: Settings, listener: Option<Unshared<TcpListener>>) -> Result<()> {
         let mut slot = slot(self.generation);
         let hall = slot.as_mut().ok_or_else(ended)?;
         let serial = hall.next_serial;

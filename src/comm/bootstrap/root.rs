@@ -13,8 +13,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::id::version_text;
-use super::lobby::foreign_text;
+use super::agreement;
+use super::id::Speaker;
 use super::message::{
     Failure, FailureKind, MEMBER_BODY_BYTES_MAX, Message, Naming, RANKS_MAX, STRANGER_BODY_BYTES_MAX,
     name_ranks, seconds,
@@ -33,6 +33,9 @@ pub(crate) type ConnectionId = u64;
 pub(crate) const STRANGER_WAIT: Duration = Duration::from_secs(5);
 /// How often those who wait hear who is missing.
 pub(crate) const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// How long ranks that disagree wait for the others, so that these hear of it too: ranks of a job start at about the
+/// same time.
+const DISAGREEMENT_WAIT: Duration = Duration::from_secs(2);
 /// How many may be on their way to prove who they are; more are turned away and come back.
 const STRANGERS_MAX: usize = 4096;
 
@@ -69,10 +72,22 @@ pub(crate) struct Settings {
 
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    Silent { nonce: Nonce },
-    Challenged(Handshake),
+    Silent {
+        nonce: Nonce,
+    },
+    Challenged(Handshake, Speaker),
     Proven,
-    Member { rank: u32 },
+    Member {
+        rank: u32,
+    },
+    /// It does not fit the others, and is told so together with them.
+    Misfit,
+}
+
+impl Stage {
+    fn has_proved(self) -> bool {
+        matches!(self, Stage::Member { .. } | Stage::Misfit)
+    }
 }
 
 #[derive(Debug)]
@@ -115,6 +130,10 @@ pub(crate) struct Root {
     expected: Vec<u32>,
     /// The nonce of the last connection, which nobody could foresee; makes this birth differ from all others.
     last_nonce: Nonce,
+    /// Who came and does not fit.
+    misfits: Vec<ConnectionId>,
+    /// What is wrong with them, and when all are told at the latest.
+    verdict: Option<(Time, Failure)>,
     /// Who came a second time, for another birth at this address.
     twice: Option<String>,
     next_progress: Option<Time>,
@@ -139,6 +158,8 @@ impl Root {
             circle: (1, 0),
             expected: Vec::new(),
             last_nonce: [0; 32],
+            misfits: Vec::new(),
+            verdict: None,
             twice: None,
             next_progress: None,
             transmits: VecDeque::new(),
@@ -185,14 +206,16 @@ impl Root {
 
     /// Bytes arrived.
     pub(crate) fn handle_input(&mut self, now: Time, id: ConnectionId, bytes: &[u8]) {
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(&id).filter(|c| !matches!(c.stage, Stage::Misfit))
+        {
             connection.frames.push(bytes);
         }
         // What is handled may end the connection, so it is looked up for every message.
         while let Some(connection) = self.connections.get_mut(&id) {
             let body_bytes_max = match connection.stage {
-                Stage::Silent { .. } | Stage::Challenged(_) => STRANGER_BODY_BYTES_MAX,
+                Stage::Silent { .. } | Stage::Challenged(..) => STRANGER_BODY_BYTES_MAX,
                 Stage::Proven | Stage::Member { .. } => MEMBER_BODY_BYTES_MAX,
+                Stage::Misfit => return,
             };
             let message = match connection.frames.next(body_bytes_max) {
                 Ok(None) => return,
@@ -211,6 +234,7 @@ impl Root {
     pub(crate) fn handle_closed(&mut self, id: ConnectionId) {
         match self.connections.remove(&id).map(|connection| connection.stage) {
             Some(Stage::Member { rank }) => self.depart(rank, "went away"),
+            Some(Stage::Misfit) => {}
             Some(_) => self.refused += 1,
             None => {}
         }
@@ -219,7 +243,7 @@ impl Root {
     /// Time passed.
     pub(crate) fn handle_timeout(&mut self, now: Time) {
         while let Some((deadline, id)) = self.strangers.front().copied() {
-            let proving = self.connections.get(&id).is_some_and(|c| !matches!(c.stage, Stage::Member { .. }));
+            let proving = self.connections.get(&id).is_some_and(|c| !c.stage.has_proved());
             if proving && deadline > now {
                 break;
             }
@@ -227,6 +251,9 @@ impl Root {
             if proving {
                 self.refuse(id, "nothing that proves who you are came in time");
             }
+        }
+        if let Some((_, failure)) = self.verdict.take_if(|(due, _)| *due <= now) {
+            self.fail(None, failure);
         }
         match &self.phase {
             Phase::Gathering { end: Some((end, bound)) } if *end <= now => {
@@ -265,7 +292,8 @@ impl Root {
             Phase::Watching | Phase::Failed { .. } => None,
         };
         let stranger = self.strangers.front().map(|(deadline, _)| *deadline);
-        [end, stranger, self.next_progress].into_iter().flatten().min()
+        let verdict = self.verdict.as_ref().map(|(due, _)| *due);
+        [end, stranger, verdict, self.next_progress].into_iter().flatten().min()
     }
 
     /// The next frame to send.
@@ -280,21 +308,21 @@ impl Root {
 
     fn handle_message(&mut self, now: Time, id: ConnectionId, stage: Stage, message: Message) {
         match (stage, message) {
-            (Stage::Silent { nonce }, Message::Hello { communicator, nonce: member_nonce, .. }) => {
+            (Stage::Silent { nonce }, Message::Hello { speaker, communicator, nonce: member_nonce, .. }) => {
                 if communicator != self.settings.communicator {
                     return self.refuse(id, "another communicator meets at this address");
                 }
                 let handshake = Handshake { communicator, member_nonce, root_nonce: nonce };
-                self.set_stage(id, Stage::Challenged(handshake));
+                self.set_stage(id, Stage::Challenged(handshake, speaker));
                 let proof = handshake.proof(&self.settings.secret, Side::Root);
                 self.send(id, &Message::Challenge { nonce, proof });
             }
-            (Stage::Silent { .. }, Message::ForeignHello { protocol }) => {
-                self.refuse(id, &foreign_text(protocol));
-            }
-            (Stage::Challenged(handshake), Message::Proof { proof }) => {
+            (Stage::Challenged(handshake, speaker), Message::Proof { proof }) => {
                 if !handshake.accepts(&self.settings.secret, Side::Member, &proof) {
                     return self.refuse(id, "the proof is wrong");
+                }
+                if speaker.is_foreign() {
+                    return self.handle_misfit(now, id, agreement::foreign(speaker));
                 }
                 self.set_stage(id, Stage::Proven);
             }
@@ -315,26 +343,72 @@ impl Root {
         }
     }
 
+    /// One that does not fit the others hears the same as they, as soon as all have come or had the time to.
+    fn handle_misfit(&mut self, now: Time, id: ConnectionId, failure: Failure) {
+        self.set_stage(id, Stage::Misfit);
+        self.misfits.push(id);
+        match &self.phase {
+            Phase::Gathering { .. } => {
+                self.verdict.get_or_insert((now + DISAGREEMENT_WAIT, failure));
+                self.judge_if_all_came();
+            }
+            Phase::Watching => self.fail(None, failure),
+            Phase::Failed { failure, .. } => {
+                let failed = Message::Failed(failure.clone());
+                self.tell_misfits(&failed);
+                self.leave_if_all_know();
+            }
+        }
+    }
+
+    fn judge_if_all_came(&mut self) {
+        let have_come = self.came as usize + self.misfits.len();
+        if !self.expected.is_empty()
+            && have_come >= self.expected.len()
+            && let Some((_, failure)) = self.verdict.take()
+        {
+            self.fail(None, failure);
+        }
+    }
+
+    fn tell_misfits(&mut self, message: &Message) {
+        for id in self.misfits.clone() {
+            if self.connections.contains_key(&id) {
+                self.send(id, message);
+                self.drop_connection(id);
+            }
+        }
+    }
+
+    /// Whoever comes late is told what went wrong. When nobody is left to come, there is nothing left to do.
+    fn leave_if_all_know(&mut self) {
+        if let Phase::Failed { told, stay, .. } = &self.phase
+            && (!stay || !self.expected.is_empty() && told.len() + self.misfits.len() >= self.expected.len())
+        {
+            self.stop_listening();
+        }
+    }
+
     fn handle_card(&mut self, now: Time, id: ConnectionId, bound: Duration, circle: (u32, u32), card: Card) {
         let rank = card.rank;
-        if let Phase::Failed { failure, told, stay } = &mut self.phase {
-            told.insert(rank);
-            let stay = *stay && told.len() < self.expected.len();
-            let failed = Message::Failed(failure.clone());
-            self.send(id, &failed);
-            self.drop_connection(id);
-            if !stay {
-                self.stop_listening();
-            }
-            return;
-        }
         if card.ranks == 0 || card.ranks > RANKS_MAX || rank >= card.ranks {
             return self.refuse(id, &format!("there cannot be a rank {rank} of {}", card.ranks));
         }
         let (groups, group) = circle;
+        let shape = Shape { ranks: card.ranks, groups };
         let fits = group < groups && groups <= card.ranks;
-        if !fits || !(Shape { ranks: card.ranks, groups }).meets(group, rank) {
+        if !fits || !shape.meets(group, rank) {
             return self.refuse(id, &format!("rank {rank} of {} does not meet here", card.ranks));
+        }
+        if self.expected.is_empty() {
+            self.expected = shape.expected(group);
+        }
+        if let Phase::Failed { failure, told, .. } = &mut self.phase {
+            told.insert(rank);
+            let failed = Message::Failed(failure.clone());
+            self.send(id, &failed);
+            self.drop_connection(id);
+            return self.leave_if_all_know();
         }
         if self.settings.by_hand
             && let Some(Some(first)) = self.members.get(rank as usize)
@@ -350,15 +424,11 @@ impl Root {
             return self.drop_connection(id);
         }
         if let Err(failure) = self.check(&card, circle) {
-            // The one that does not fit hears the same as all others.
-            self.send(id, &Message::Failed(failure.clone()));
-            self.drop_connection(id);
-            return self.fail(None, failure);
+            return self.handle_misfit(now, id, failure);
         }
         if self.members.is_empty() {
             self.members.resize_with(card.ranks as usize, || None);
             self.circle = circle;
-            self.expected = Shape { ranks: card.ranks, groups: circle.0 }.expected(circle.1);
             self.next_progress = Some(now + PROGRESS_EVERY);
         }
         if let Phase::Gathering { end } = &mut self.phase {
@@ -368,59 +438,22 @@ impl Root {
         self.members[rank as usize] = Some(Entry { card, connection: id });
         self.came += 1;
         self.set_stage(id, Stage::Member { rank });
-        if self.came as usize == self.expected.len() {
+        if self.verdict.is_some() {
+            self.judge_if_all_came();
+        } else if self.came as usize == self.expected.len() {
             self.introduce();
         }
     }
 
     /// Whether the ranks that came and this one were started alike.
     fn check(&self, card: &Card, circle: (u32, u32)) -> Result<(), Failure> {
-        let mismatch = |text: String| Err(Failure::new(FailureKind::Mismatch, text));
         if !matches!(self.phase, Phase::Gathering { .. }) {
-            return mismatch(format!(
-                "{} came after all ranks had come; a unique id serves once",
-                card.describe()
-            ));
+            let text = format!("{} came after all ranks had come; a unique id serves once", card.describe());
+            return Err(Failure::new(FailureKind::Mismatch, text));
         }
-        let Some(first) = self.members.iter().flatten().next().map(|entry| &entry.card) else {
-            return Ok(());
-        };
-        let (one, other) = (first.describe(), card.describe());
-        if first.ranks != card.ranks {
-            return mismatch(format!(
-                "{one} was started as one of {} ranks, {other} as one of {}; give all the same number",
-                first.ranks, card.ranks
-            ));
-        }
-        if self.circle != circle {
-            return mismatch(format!(
-                "{one} meets the others by {} ids and takes this for the one at {}, {other} by {} and takes it for \
-                 the one at {}; give all ranks the same ids in the same order",
-                self.circle.0, self.circle.1, circle.0, circle.1
-            ));
-        }
-        if first.library_version != card.library_version {
-            return mismatch(format!(
-                "{one} runs version {} of the library, {other} version {}; load the same on all ranks",
-                version_text(first.library_version),
-                version_text(card.library_version)
-            ));
-        }
-        if first.device != card.device {
-            return mismatch(format!(
-                "{one} works on device {}, {other} on {}; set SHOAL_DEVICE to the same for all ranks",
-                first.device, card.device
-            ));
-        }
-        if let Some(taken) = &self.members[card.rank as usize] {
-            return mismatch(format!(
-                "both {} and {other} call themselves rank {} of {}; give every rank a number of its own",
-                taken.card.describe(),
-                card.rank,
-                card.ranks
-            ));
-        }
-        Ok(())
+        let Some(first) = self.members.iter().flatten().next() else { return Ok(()) };
+        let taken = self.members.get(card.rank as usize).and_then(Option::as_ref);
+        agreement::check((&first.card, self.circle), (card, circle), taken.map(|entry| &entry.card))
     }
 
     /// Tells every rank who its neighbours are.
@@ -456,19 +489,21 @@ impl Root {
     /// Ends the rendezvous for everyone. `origin` knows already.
     fn fail(&mut self, origin: Option<u32>, failure: Failure) {
         let gathering = matches!(self.phase, Phase::Gathering { .. });
-        self.broadcast(&Message::Failed(failure.clone()), false, |rank| Some(rank) != origin);
+        // Who leaves because of a disagreement is not its cause.
+        let failure = self.verdict.take().map_or(failure, |(_, first)| first);
+        let failed = Message::Failed(failure.clone());
+        self.broadcast(&failed, false, |rank| Some(rank) != origin);
+        self.tell_misfits(&failed);
         let told: HashSet<u32> = self.members.iter().flatten().map(|entry| entry.card.rank).collect();
         for entry in self.members.iter().flatten() {
             if self.connections.remove(&entry.connection).is_some() {
                 self.events.push_back(Event::Close(entry.connection));
             }
         }
-        let stay = gathering && !self.settings.by_hand && told.len() < self.expected.len();
+        let stay = gathering && !self.settings.by_hand;
         self.phase = Phase::Failed { failure, told, stay };
         self.next_progress = None;
-        if !stay {
-            self.stop_listening();
-        }
+        self.leave_if_all_know();
     }
 
     /// Something that no member says. Of a stranger nobody hears; a member fails all.
@@ -512,7 +547,7 @@ impl Root {
         }
         self.events.push_back(Event::StopListening);
         for (_, id) in std::mem::take(&mut self.strangers) {
-            if self.connections.get(&id).is_some_and(|c| !matches!(c.stage, Stage::Member { .. })) {
+            if self.connections.get(&id).is_some_and(|c| !c.stage.has_proved()) {
                 self.refuse_late(id);
             }
         }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::id::Speaker;
 use super::message::{Message, list_bytes_max};
 use super::proof::{Handshake, Nonce, Secret, Side};
 use super::root::Time;
@@ -23,7 +24,7 @@ const STAGGER: Duration = Duration::from_millis(100);
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_LAST: Duration = Duration::from_millis(500);
 /// How long every address may refuse before it is believed that nobody is there.
-const REFUSED_WAIT: Duration = Duration::from_secs(2);
+const REFUSED_WAIT: Duration = Duration::from_secs(1);
 
 /// Why an attempt came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +126,8 @@ impl Seeker {
 
     /// The connection stands. `nonce` is fresh.
     pub(crate) fn handle_connected(&mut self, attempt: Attempt, nonce: Nonce) {
-        let hello = Message::Hello { communicator: self.target.door, early: self.target.early, nonce };
+        let Target { door: communicator, early, .. } = self.target;
+        let hello = Message::Hello { speaker: Speaker::own(), communicator, early, nonce };
         if let Some(found) = self.tries.iter_mut().find(|found| found.id == attempt) {
             found.nonce = Some(nonce);
             self.transmits.push_back((attempt, hello.encode()));

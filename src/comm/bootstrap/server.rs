@@ -15,6 +15,7 @@ use super::lobby::{Lobby, Verdict};
 use super::message::Message;
 use super::porch::{Command, Desk, Mailbox};
 use super::root::{ConnectionId, Event, Root, Time};
+use crate::system::fork::Unshared;
 use crate::system::socket::{self, Interest, READABLE, WRITABLE};
 use crate::trace::log;
 
@@ -56,7 +57,7 @@ struct Served {
 
 /// A listener; one that was opened for a root goes with it.
 struct Door {
-    listener: TcpListener,
+    listener: Unshared<TcpListener>,
     root: Option<Serial>,
 }
 
@@ -69,7 +70,8 @@ struct Hosted {
     strangers_before: u64,
 }
 
-/// The sockets and the clock. Forked children have copies of the sockets, so what is over is ended explicitly.
+/// The sockets and the clock. A child that is forked while a socket is made has a copy of it, so what is over is ended
+/// explicitly.
 pub(super) struct Server {
     desk: Desk,
     woken: UnixStream,
@@ -203,7 +205,7 @@ impl Server {
             connections.push(*connection);
         }
         if self.accept_after <= self.now() {
-            interests.extend(self.doors.iter().map(|door| socket::interest(&door.listener, READABLE)));
+            interests.extend(self.doors.iter().map(|door| socket::interest(&*door.listener, READABLE)));
         }
     }
 

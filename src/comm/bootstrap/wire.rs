@@ -94,11 +94,6 @@ impl<'a> Reader<'a> {
         String::from_utf8(bytes.to_vec()).map_err(|_| Malformed("a text in it is not UTF-8"))
     }
 
-    /// All that is left.
-    pub(crate) fn remainder(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.rest)
-    }
-
     pub(crate) fn end(&self) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed("there are bytes behind its end")) }
     }
@@ -186,7 +181,7 @@ mod tests {
         assert!(reader.clone().block(3).is_err());
         assert_eq!(reader.text(4).as_deref(), Ok("five"));
         assert!(reader.end().is_err());
-        assert_eq!(reader.remainder(), b"six");
+        assert_eq!(reader.take(3), Ok(b"six".as_slice()));
         assert_eq!(reader.end(), Ok(()));
         assert!(reader.u8().is_err());
     }

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use super::segment::Segment;
 use crate::error::{Error, Result};
+use crate::system::fork::Unshared;
 use crate::system::{memfd, namespace, passing, random, thread};
 
 /// How long the host listens to one visitor.
@@ -131,7 +132,7 @@ impl Invitation {
 /// One socket, and the thread that serves it.
 #[derive(Debug)]
 struct Door {
-    listener: Arc<UnixListener>,
+    listener: Arc<Unshared<UnixListener>>,
     server: Option<JoinHandle<()>>,
     /// Removed with it.
     file: Option<PathBuf>,
@@ -144,13 +145,13 @@ impl Door {
         segment: &Arc<Segment>,
         key: u128,
     ) -> Result<Door> {
-        let mut door = Door { listener: Arc::new(listener), server: None, file };
+        let mut door = Door { listener: Arc::new(Unshared::new(listener)), server: None, file };
         let (theirs, segment) = (Arc::clone(&door.listener), Arc::clone(segment));
         door.server = Some(thread::spawn("shoal-host", move || {
             loop {
                 match theirs.accept() {
                     // A visitor without the key, or one that is gone again, is nobody's loss.
-                    Ok((visitor, _)) => drop(welcome(&visitor, &segment, key)),
+                    Ok((visitor, _)) => drop(welcome(&Unshared::new(visitor), &segment, key)),
                     // The listener was shut down.
                     Err(cause) if cause.raw_os_error() == Some(libc::EINVAL) => return,
                     // For want of descriptors, say; it may pass.

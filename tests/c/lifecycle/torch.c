@@ -1,6 +1,7 @@
 /* What PyTorch's ProcessGroupNCCL calls, in its order, on host memory: eager birth, a split for a subgroup, a pair of
- * ranks with a communicator of its own, every collective inside a group on a stream of its own, operators, a watchdog
- * that polls beside it, and both ways out: finalize and destroy, or abort from another thread inside a group. */
+ * ranks with a communicator of its own, every collective inside a group on a stream of its own, operators, a pool of
+ * registered memory, a watchdog that polls beside it, and both ways out: finalize and destroy, or abort from another
+ * thread inside a group. */
 #include "crew.h"
 
 enum { COUNT = 1000, COMMS = 3 };
@@ -15,6 +16,14 @@ typedef struct {
 } Group;
 
 static Group groups[COMMS];
+
+/* A segment of the allocator's pool of ncclMemAlloc, registered with the first group as a buffer and as a window. */
+static struct {
+  float* memory;
+  void* buffer;
+  ncclWindow_t window;
+} pool;
+
 static volatile int is_over;
 
 /* C10D_NCCL_CHECK_TIMEOUT: the call's result, or the one that is polled for. */
@@ -157,6 +166,38 @@ static void barrier(const Group* group) {
   CHECK(one == (float)group->ranks);
 }
 
+/* register_mem_pool, without and with symm: every group registers each segment of the pool, and the collectives work
+ * in it; deregister_mem_pool takes the handles back, here that of another group. */
+static void registered(void) {
+  const Group* group = &groups[0];
+  size_t bytes = 2 * COUNT * sizeof *pool.memory;
+  void *memory = NULL, *user = NULL;
+  GOOD(ncclMemAlloc(&memory, bytes));
+  pool.memory = memory;
+  checked(ncclCommRegister(group->comm, memory, bytes, &pool.buffer), group->comm);
+  CHECK(pool.buffer != NULL);
+  checked(ncclCommWindowRegister(group->comm, memory, bytes, &pool.window, NCCL_WIN_COLL_SYMMETRIC), group->comm);
+  CHECK(pool.window != NULL);
+  GOOD(ncclWinGetUserPtr(group->comm, pool.window, &user));
+  CHECK(user == memory);
+  for (int i = 0; i < COUNT; i++) pool.memory[i] = (float)(1 + i % 10);
+  GOOD(ncclGroupStart());
+  GOOD(ncclAllReduce(memory, pool.memory + COUNT, COUNT, ncclFloat, ncclSum, group->comm, group->stream));
+  group_end(group->comm);
+  wait_for(group);
+  equals(pool.memory + COUNT, COUNT, (float)group->ranks, 1);
+  if (groups[1].comm == NULL) return;
+  void* handle = NULL;
+  GOOD(ncclCommRegister(groups[1].comm, memory, bytes, &handle));
+  GOOD(ncclCommDeregister(groups[1].comm, handle));
+}
+
+/* Before a communicator ends its handles are taken back; the memory goes when the allocator does. */
+static void deregister(ncclComm_t comm) {
+  GOOD(ncclCommDeregister(comm, pool.buffer));
+  GOOD(ncclCommWindowDeregister(comm, pool.window));
+}
+
 /* A lone send or receive goes over the pair's own communicator, whose ranks are in the order of the pair's. */
 static void pair_up(const Group* pair) {
   float* values = tensor(COUNT, pair->rank == 0 ? 7 : 0);
@@ -178,6 +219,7 @@ static void* leave(void* argument) {
   for (int i = 0; i < COMMS; i++) {
     ncclComm_t comm = groups[i].comm;
     if (comm == NULL) continue;
+    if (i == 0) deregister(comm);
     if (aborts) {
       GOOD(ncclCommAbort(comm));
     } else {
@@ -224,10 +266,12 @@ static void torch_body(Seat seat) {
     groups[2].comm = birth(2, id, seat.rank, "0:1");
     pair_up(&groups[2]);
   }
+  registered();
   barrier(&groups[0]);
   is_over = 1;
   CHECK(pthread_join(watch, NULL) == 0);
   CHECK(pthread_create(&leaver, NULL, leave, NULL) == 0 && pthread_join(leaver, NULL) == 0);
+  GOOD(ncclMemFree(pool.memory));
   for (int i = 0; i < COMMS; i++) GOOD(shoalStreamDestroy(groups[i].stream));
 }
 

@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-use super::world::{BOUND, World, terms};
-use super::{Random, campaign, sample_card};
+use super::terms::{BOUND, terms};
+use super::world::World;
+use super::{Random, campaign, hello, sample_card};
 use crate::comm::bootstrap::guests::Guests;
+use crate::comm::bootstrap::id::Speaker;
 use crate::comm::bootstrap::member;
 use crate::comm::bootstrap::message::Message;
 use crate::comm::bootstrap::message::tests::samples;
@@ -33,6 +35,17 @@ pub(super) fn spoil(random: &mut Random, frame: &[u8]) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// The frame as a rank of that version would say it, if it is one that every version understands.
+pub(super) fn speaking(speaker: Speaker, frame: &[u8]) -> Vec<u8> {
+    match Message::decode(&frame[4..]) {
+        Ok(Message::Hello { communicator, early, nonce, .. }) => {
+            Message::Hello { speaker, communicator, early, nonce }.encode().to_vec()
+        }
+        Ok(Message::Challenge { .. } | Message::Proof { .. }) => frame.to_vec(),
+        _ => vec![3, 0, 0, 0, 200, 1, 2],
+    }
 }
 
 #[test]
@@ -71,7 +84,7 @@ fn proven_members_may_say_anything_to_the_root() {
         let mut now = Time::ZERO;
         for connection in 0..3 {
             root.handle_connected(now, connection, [connection as u8; 32]);
-            let hello = Message::Hello { communicator, early: false, nonce: [9; 32] };
+            let hello = hello(communicator, [9; 32]);
             root.handle_input(now, connection, &hello.encode());
             let handshake =
                 Handshake { communicator, member_nonce: [9; 32], root_nonce: [connection as u8; 32] };

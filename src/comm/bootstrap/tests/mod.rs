@@ -3,11 +3,15 @@
 mod hostile;
 mod hosts;
 mod kin;
+mod lives;
 mod processes;
 mod simulation;
 mod sockets;
+mod terms;
 mod world;
 
+use super::id::Speaker;
+use super::message::Message;
 use crate::topology::{Card, DeviceKind};
 
 /// Numbers that look random and are the same every time.
@@ -42,7 +46,7 @@ pub(crate) fn sample_card(rank: u32, ranks: u32) -> Card {
     Card {
         rank,
         ranks,
-        library_version: super::id::LIBRARY_VERSION,
+        library_version: Speaker::own().library,
         boot_id: "b007".into(),
         host_name: "host".into(),
         host_setting: "blue".into(),
@@ -57,4 +61,9 @@ pub(crate) fn sample_card(rank: u32, ranks: u32) -> Card {
         listeners: vec!["10.0.0.1:1".parse().unwrap(), "[fe80::1%3]:2".parse().unwrap()],
         payload: rank.to_le_bytes().to_vec(),
     }
+}
+
+/// The first words of a rank.
+pub(crate) fn hello(communicator: [u8; 16], nonce: [u8; 32]) -> Message {
+    Message::Hello { speaker: Speaker::own(), communicator, early: false, nonce }
 }

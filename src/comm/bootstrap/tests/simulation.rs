@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::world::{BOUND, EVENTS_MAX, Node, Terms, World, terms};
-use super::{Random, campaign, sample_card};
+use super::terms::{BOUND, Terms, terms};
+use super::world::{EVENTS_MAX, Node, World};
+use super::{Random, campaign, hello, sample_card};
+use crate::comm::bootstrap::id::Speaker;
 use crate::comm::bootstrap::member;
 use crate::comm::bootstrap::message::Message;
 use crate::comm::bootstrap::proof::Secret;
@@ -163,6 +165,42 @@ fn ranks_that_were_started_differently_all_see_both() {
     }
 }
 
+/// One that speaks another protocol proves that it knows the secret, and then all hear which versions met.
+#[test]
+fn ranks_of_other_protocols_are_told_to_all() {
+    for (seed, by_hand) in (0..40).map(|seed| (seed, seed % 4 == 0)) {
+        let mut world = if by_hand { World::by_hand(seed) } else { World::new(seed) };
+        let foreign: Vec<u32> = if seed % 2 == 0 { vec![2] } else { vec![1, 3] };
+        for rank in 0..4 {
+            world.add(terms(), sample_card(rank, 4), 1);
+            if foreign.contains(&rank) {
+                world.nodes[rank as usize].speaker = Some(Speaker { protocol: 99, library: 70_000 });
+            }
+        }
+        world.run_until(|world| world.nodes.iter().all(|node| node.result.is_some()));
+        for node in 0..4 {
+            let Error::Mismatch(text) = world.error(node) else { panic!("{:?}", world.error(node)) };
+            let own = Speaker::own().to_string();
+            assert!(
+                text.contains("version 7.0.0 of the library (protocol 99)") && text.contains(&own),
+                "{text}"
+            );
+        }
+        assert!(world.settled < Duration::from_secs(6), "{:?}", world.settled);
+        world.run();
+        assert!(world.root.is_finished());
+    }
+    // Who does not know the secret is turned away, whatever it speaks.
+    let mut world = World::with_ranks(1, 3, 1);
+    world.add(Terms { secret: Secret([9; 32]), bound: BOUND / 10, ..terms() }, sample_card(2, 3), 0);
+    world.nodes[3].speaker = Some(Speaker { protocol: 99, library: 70_000 });
+    world.run_until(|world| world.nodes.iter().all(|node| node.result.is_some()));
+    assert!(
+        world.nodes[..3].iter().all(|node| node.result == Some(Ok(())))
+            && world.nodes[3].result != Some(Ok(()))
+    );
+}
+
 #[test]
 fn births_at_one_address_do_not_mix() {
     for seed in 0..20 {
@@ -214,8 +252,7 @@ fn strangers_disturb_nobody() {
                 let connection = world.stranger();
                 strangers += 1;
                 let garbage: Vec<u8> = (0..random.below(400)).map(|_| random.below(256) as u8).collect();
-                let hello =
-                    Message::Hello { communicator: [2; 16], early: false, nonce: random.bytes() }.encode();
+                let hello = hello([2; 16], random.bytes()).encode();
                 let bytes = match kind {
                     0 => garbage,
                     1 => u32::MAX.to_le_bytes().to_vec(),
@@ -360,10 +397,7 @@ fn ranks_are_lost_at_every_moment() {
                     continue;
                 }
                 if aborts {
-                    world.nodes[lost].member.fail("it was aborted");
-                    world.nodes[lost].result = Some(Ok(()));
-                    world.obey_node(lost);
-                    world.hang_up_all(lost);
+                    world.give_up(lost);
                 } else {
                     world.kill(lost);
                 }

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Random;
+use super::{Random, hello};
 use crate::comm::UniqueId;
-use crate::comm::bootstrap::id::Invitation;
+use crate::comm::bootstrap::id::{Invitation, Speaker, version_text};
 use crate::comm::bootstrap::message::Message;
 use crate::comm::bootstrap::proof::{Handshake, Side};
 use crate::comm::bootstrap::{Join, Session, porch, unique_id, warning};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::topology::{DeviceKind, Topology};
+use crate::topology::{Card, DeviceKind, Topology};
 
 fn config(bound: Duration) -> Config {
     Config { init_timeout: bound, ..Config::default() }
@@ -221,7 +221,7 @@ fn disturb(address: SocketAddr, secret_is_wrong: &Invitation) -> Vec<TcpStream> 
         stream
     };
     let communicator = secret_is_wrong.communicator;
-    let hello = Message::Hello { communicator, early: false, nonce: [1; 32] }.encode();
+    let hello = hello(communicator, [1; 32]).encode();
     let mut streams =
         vec![open(b""), open(&hello[..9]), open(&random.bytes::<500>()), open(b"GET / HTTP/1.1\r\n\r\n")];
     let mut liar = open(&hello);
@@ -247,39 +247,50 @@ fn strangers_disturb_nobody() {
 }
 
 #[test]
-fn other_protocols_are_told_which_versions_met() {
-    let id = unique_id(&patient()).unwrap();
-    let mut stream = TcpStream::connect(root_address(&id).1).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    stream.write_all(&Message::ForeignHello { protocol: 99 }.encode()).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    let Ok(Message::Refused { text, .. }) = Message::decode(&answer[4..]) else { panic!("{answer:?}") };
-    assert!(text.contains("protocol 2,") && text.contains("protocol 99"), "{text}");
+fn a_member_with_another_version_fails_all_with_both_shown() {
+    for speaker in [Speaker { library: 70_000, ..Speaker::own() }, Speaker { protocol: 99, library: 70_000 }]
+    {
+        let config = patient();
+        let id = unique_id(&config).unwrap();
+        let (invitation, address) = root_address(&id);
+        thread::scope(|scope| {
+            let ours = scope.spawn(|| join(&config, &id, 0, 2).map(drop));
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let communicator = invitation.communicator;
+            let hello = Message::Hello { speaker, communicator, early: false, nonce: [1; 32] };
+            stream.write_all(&hello.encode()).unwrap();
+            let mut challenge = [0; 4 + 1 + 64];
+            stream.read_exact(&mut challenge).unwrap();
+            let root_nonce = challenge[5..37].try_into().unwrap();
+            let handshake = Handshake { communicator, member_nonce: [1; 32], root_nonce };
+            let proof = handshake.proof(&invitation.secret, Side::Member);
+            stream.write_all(&Message::Proof { proof }.encode()).unwrap();
+            if !speaker.is_foreign() {
+                let card = Card { library_version: speaker.library, ..super::sample_card(1, 2) };
+                let card = Message::Card { bound_ms: 9000, groups: 1, group: 0, card };
+                stream.write_all(&card.encode()).unwrap();
+            }
+            let Err(Error::Mismatch(text)) = ours.join().unwrap() else { panic!() };
+            let own = version_text(Speaker::own().library);
+            assert!(text.contains("version 7.0.0") && text.contains(&format!("version {own}")), "{text}");
+        });
+    }
 }
 
+/// The maker of the id is gone, and could be asked nothing.
 #[test]
-fn a_member_with_another_version_fails_all_with_both_shown() {
-    let config = patient();
-    let id = unique_id(&config).unwrap();
-    let (invitation, address) = root_address(&id);
-    thread::scope(|scope| {
-        let ours = scope.spawn(|| join(&config, &id, 0, 2).map(drop));
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let communicator = invitation.communicator;
-        stream.write_all(&Message::Hello { communicator, early: false, nonce: [1; 32] }.encode()).unwrap();
-        let mut challenge = [0; 4 + 1 + 64];
-        stream.read_exact(&mut challenge).unwrap();
-        let root_nonce = challenge[5..37].try_into().unwrap();
-        let handshake = Handshake { communicator, member_nonce: [1; 32], root_nonce };
-        let proof = handshake.proof(&invitation.secret, Side::Member);
-        stream.write_all(&Message::Proof { proof }.encode()).unwrap();
-        let card = crate::topology::Card { library_version: 70_000, ..super::sample_card(1, 2) };
-        stream.write_all(&Message::Card { bound_ms: 9000, groups: 1, group: 0, card }.encode()).unwrap();
-        let Err(Error::Mismatch(text)) = ours.join().unwrap() else { panic!() };
-        assert!(text.contains("version 7.0.0") && text.contains("version 0."), "{text}");
-    });
+fn an_id_of_another_version_is_told_with_both_shown() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let id = unique_id(&patient()).unwrap();
+    let mut invitation = root_address(&id).0;
+    (invitation.maker, invitation.addresses) = (Speaker { protocol: 99, library: 70_000 }, vec![free]);
+    let text = join(&patient(), &invitation.encode(), 1, 2).map(drop).unwrap_err().to_string();
+    let own = Speaker::own().to_string();
+    assert!(
+        text.contains("made by version 7.0.0 of the library (protocol 99)") && text.contains(&own),
+        "{text}"
+    );
 }
 
 #[test]

@@ -4,19 +4,16 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::terms::{Terms, addresses, terms};
 use super::{Random, sample_card};
-use crate::comm::bootstrap::audience::Rendezvous;
-use crate::comm::bootstrap::interfaces::Links;
+use crate::comm::bootstrap::id::Speaker;
 use crate::comm::bootstrap::lobby::{Lobby, Verdict};
 use crate::comm::bootstrap::member::{self, Member, Obstacle};
-use crate::comm::bootstrap::message::Naming;
 use crate::comm::bootstrap::proof::Secret;
 use crate::comm::bootstrap::root::{self, Root, Time};
-use crate::comm::bootstrap::tree::Shape;
 use crate::error::{Error, Result};
 use crate::topology::Card;
 
-pub(super) const BOUND: Duration = Duration::from_secs(120);
 /// More events than any rendezvous of these tests needs.
 pub(super) const EVENTS_MAX: u64 = 5_000_000;
 
@@ -59,6 +56,8 @@ pub(super) struct Node {
     /// It takes no step, and says nothing.
     pub(super) stalls: bool,
     pub(super) is_dead: bool,
+    /// The version that it says it has, in place of its own.
+    pub(super) speaker: Option<Speaker>,
     pub(super) joined: Option<Vec<Card>>,
     pub(super) gathered: Vec<Vec<Vec<u8>>>,
     pub(super) result: Option<Result<()>>,
@@ -92,11 +91,6 @@ pub(super) struct World {
     happenings: Vec<Option<Happening>>,
 }
 
-/// The address where nobody listens, and that of the root.
-pub(super) fn addresses() -> Vec<SocketAddr> {
-    vec!["10.9.9.9:1".parse().unwrap(), "10.0.0.1:1".parse().unwrap()]
-}
-
 /// Where a node listens.
 fn address_of(node: usize) -> SocketAddr {
     SocketAddr::from(([10, 7, (node / 256) as u8, (node % 256) as u8], 1))
@@ -108,44 +102,6 @@ fn node_at(address: &SocketAddr) -> Option<usize> {
             Some(usize::from(v4.octets()[2]) * 256 + usize::from(v4.octets()[3]))
         }
         _ => None,
-    }
-}
-
-/// What a rank is told.
-#[derive(Clone, Copy)]
-pub(super) struct Terms {
-    pub(super) secret: Secret,
-    pub(super) communicator: [u8; 16],
-    pub(super) patient: bool,
-    pub(super) bound: Duration,
-}
-
-pub(super) fn terms() -> Terms {
-    Terms { secret: Secret([1; 32]), communicator: [2; 16], patient: false, bound: BOUND }
-}
-
-impl Terms {
-    fn settings(self, groups: u32) -> member::Settings {
-        let Terms { secret, communicator, bound, .. } = self;
-        let (naming, links) = (Naming::default(), Links::default());
-        member::Settings { secret, communicator, groups, bound, naming, links }
-    }
-
-    /// Where those of `group` meet.
-    fn place(self, groups: u32, group: u32) -> Rendezvous {
-        let Terms { secret, communicator, patient, .. } = self;
-        let mut addresses = addresses();
-        addresses[1] = SocketAddr::from(([10, 0, 0, 1 + group as u8], 1));
-        Rendezvous { secret, communicator, addresses, patient, groups, group }
-    }
-
-    pub(super) fn member(self, now: Time, card: Card, groups: u32) -> Member {
-        let shape = Shape { ranks: card.ranks, groups };
-        // A rank with a wrong number is the root's to refuse.
-        let own = if card.rank < card.ranks { shape.group_of(card.rank) } else { 0 };
-        let second = (own > 0 && shape.leads(card.rank)).then_some(0);
-        let places = std::iter::once(own).chain(second).map(|group| self.place(groups, group)).collect();
-        Member::new(now, self.settings(groups), card, places)
     }
 }
 
@@ -238,6 +194,7 @@ impl World {
             dies_after_joining: false,
             stalls: false,
             is_dead: false,
+            speaker: None,
             joined: None,
             gathered: Vec::new(),
             result: None,
@@ -463,6 +420,9 @@ impl World {
             while let Some((attempt, bytes)) = self.nodes[node].member.poll_transmit() {
                 self.nodes[node].sent.frames += 1;
                 self.nodes[node].sent.bytes += bytes.len() as u64;
+                let bytes = self.nodes[node]
+                    .speaker
+                    .map_or(bytes.to_vec(), |speaker| super::hostile::speaking(speaker, &bytes));
                 if let Some((wire, end)) = self.names.get(&(node, attempt)).copied() {
                     self.carry(wire, 1 - end, &bytes);
                 }
@@ -525,6 +485,14 @@ impl World {
     pub(super) fn kill(&mut self, index: usize) {
         self.nodes[index].result.get_or_insert(Ok(()));
         self.nodes[index].is_dead = true;
+        self.hang_up_all(index);
+    }
+
+    /// It cannot go on, and says so.
+    pub(super) fn give_up(&mut self, index: usize) {
+        self.nodes[index].member.fail("it was aborted");
+        self.nodes[index].result = Some(Ok(()));
+        self.obey_node(index);
         self.hang_up_all(index);
     }
 
