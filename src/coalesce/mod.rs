@@ -14,8 +14,10 @@
 
 pub mod head;
 mod plan;
+mod tally;
 
 pub use plan::{Limits, Message, plan};
+pub use tally::{Flush, Flushes, Tally};
 
 /// The bytes of one length in a frame.
 pub const LENGTH_BYTES: usize = 4;

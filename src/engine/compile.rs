@@ -2,7 +2,7 @@
 //! together.
 #![forbid(unsafe_code)]
 
-use crate::coalesce::{self, Limits, Message, head};
+use crate::coalesce::{self, Limits, Message, Tally, head};
 use crate::error::{Error, Result};
 use crate::op::{Combine, DataType, Head, Kind, Op, Shape, Wish};
 use crate::schedule::{self, Call, Lane, Plan, Step};
@@ -44,8 +44,8 @@ pub(super) struct Part {
 pub(super) enum Work {
     /// The collective at this place of the batch.
     Collective(Collective),
-    /// All the point-to-point messages of the batch.
-    Messages,
+    /// All the point-to-point messages of the batch, and what they come to.
+    Messages(Tally),
 }
 
 /// What running a collective takes beside its steps.
@@ -69,7 +69,7 @@ impl Part {
     pub(super) fn describe(&self, ops: &[Op], number: u32) -> String {
         match &self.work {
             Work::Collective(collective) => head::describe(head::numbered(collective.head, number)),
-            Work::Messages => {
+            Work::Messages(_) => {
                 let sends = ops.iter().filter(|op| op.shape.kind == Kind::Send).count();
                 let receives = ops.iter().filter(|op| op.shape.kind == Kind::Recv).count();
                 match (sends, receives) {
@@ -99,7 +99,8 @@ pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
         let plan = coalesce::plan(&messages, facts.rank, facts.limits).map_err(|problem| {
             Error::usage("ncclGroupEnd", problem, "put each send to oneself and its receive into one group")
         })?;
-        parts.push(Part::new(plan, Work::Messages));
+        let tally = Tally::of(&plan, facts.limits);
+        parts.push(Part::new(plan, Work::Messages(tally)));
     }
     Ok(BatchPlan { shapes: ops.iter().map(|op| op.shape).collect(), parts })
 }

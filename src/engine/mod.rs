@@ -5,6 +5,7 @@
 //! thread and reads no clock. [`driver`] owns both: it decides who polls and how a wait waits.
 //!
 //! - `compile`: the plan of a batch, by the shapes of its operations; `cache`: plans already made.
+//! - `counts`: what is counted.
 //! - `one_sided`: puts, signals and waits, which are batches of their own.
 //! - `run`: where the running plan stands. `act`: the hands that touch memory and the transport.
 //! - `stream`: streams of the host device, and launches, which tie batches of several communicators together.
@@ -12,6 +13,7 @@
 mod act;
 mod cache;
 mod compile;
+pub mod counts;
 pub mod driver;
 pub mod one_sided;
 mod run;
@@ -33,6 +35,7 @@ use crate::tune::estimate;
 use act::Hands;
 use cache::{Cache, PlanId};
 use compile::{Part, Work};
+use counts::Counter;
 use one_sided::OneSided;
 use run::{Advance, Run};
 use stream::Launch;
@@ -215,6 +218,13 @@ impl<T: Transport, D: Device> Engine<T, D> {
     #[must_use]
     pub fn submitted(&self) -> u64 {
         self.submitted
+    }
+
+    /// What it has counted.
+    #[must_use]
+    pub fn counters(&self) -> Vec<Counter> {
+        let plans = [self.cache.made_count, self.cache.found_count];
+        counts::list(&self.hands.counts, self.submitted, self.hands.message_counts(), plans)
     }
 
     /// What ended the communicator, if something did.

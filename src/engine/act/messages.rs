@@ -41,8 +41,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
                 let source = ops[from.buffer as usize].source;
                 // SAFETY: the source as at the top of `act`.
                 let (outcome, is_begun) = unsafe { self.send(peer, head, source, from.bytes, progress)? };
-                let sent_count = &mut self.sent_count[peer as usize];
-                *sent_count = sent_count.wrapping_add(u32::from(is_begun));
+                self.sent_count[peer as usize] += u64::from(is_begun);
+                self.counts.frames += u64::from(is_begun);
                 Ok(outcome)
             }
             Action::SendFrame { peer, first, count, bytes } => {
@@ -74,7 +74,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
     /// The head of the next message to `peer`.
     #[inline]
     fn next_head(&self, peer: u32, bytes: usize) -> crate::transport::Head {
-        head::numbered(head::of_message(bytes), self.sent_count[peer as usize])
+        head::numbered(head::of_message(bytes), self.sent_count[peer as usize] as u32)
     }
 
     /// A lone message, in one packet, without a plan.
@@ -87,7 +87,10 @@ impl<T: Transport, D: Device> Hands<T, D> {
                 return Pass::No;
             }
             return match self.take_whole(peer, op.target, bytes) {
-                Some(Outcome::Done) => Pass::Done,
+                Some(Outcome::Done) => {
+                    self.counts.received_bytes += bytes as u64;
+                    Pass::Done
+                }
                 Some(_) => Pass::NotYet,
                 None => Pass::No,
             };
@@ -100,7 +103,9 @@ impl<T: Transport, D: Device> Hands<T, D> {
         // SAFETY: the source as at the top of `act`; `room` was reserved for these bytes.
         unsafe { self.device.copy(op.source, Address(room.expose_provenance()), bytes) };
         self.transport.publish(peer, head);
-        self.sent_count[place] = self.sent_count[place].wrapping_add(1);
+        self.sent_count[place] += 1;
+        self.counts.short_frames += 1;
+        self.counts.sent_bytes += bytes as u64;
         Pass::Done
     }
 
@@ -109,7 +114,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
     #[inline]
     fn take_whole(&mut self, peer: u32, target: Address, bytes: usize) -> Option<Outcome> {
         let received_count = &mut self.received_count[peer as usize];
-        let expected = head::numbered(head::of_message(bytes), *received_count);
+        let expected = head::numbered(head::of_message(bytes), *received_count as u32);
         match self.transport.peek_whole(peer, expected, bytes) {
             Whole::Absent => Some(Outcome::Blocked),
             Whole::Unknown => None,
@@ -118,7 +123,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
                 // SAFETY: the target as at the top of `act`; the view holds as many bytes.
                 unsafe { self.device.copy(view, target, bytes) };
                 self.transport.drop_whole(peer, bytes);
-                *received_count = received_count.wrapping_add(1);
+                *received_count += 1;
+                self.counts.received_frames += 1;
                 Some(Outcome::Done)
             }
         }
@@ -144,8 +150,9 @@ impl<T: Transport, D: Device> Hands<T, D> {
             into = into.add(message.bytes);
         }
         let sent_count = &mut self.sent_count[peer as usize];
-        let head = head::numbered(head::of_frame(messages.len() as u32), *sent_count);
-        *sent_count = sent_count.wrapping_add(messages.len() as u32);
+        let head = head::numbered(head::of_frame(messages.len() as u32), *sent_count as u32);
+        *sent_count += messages.len() as u64;
+        self.counts.frames += 1;
         self.transport.publish(peer, head);
         Outcome::Done
     }
@@ -170,7 +177,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
                     Outcome::Blocked => return Ok(outcome),
                 }
                 (progress.has_begun, progress.moved_bytes) = (false, 0);
-                self.received_count[place] = self.received_count[place].wrapping_add(1);
+                self.received_count[place] += 1;
+                self.counts.received_frames += 1;
                 1
             } else {
                 match self.take_whole(peer, target, next.bytes) {
@@ -191,7 +199,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
     /// once; `None` if there is no packet.
     fn look(&mut self, peer: u32, left: Awaited<'_>, progress: &mut Progress) -> Result<Option<u32>> {
         let bytes = left.messages.first().map_or(0, |next| next.bytes);
-        let expected = head::numbered(head::of_message(bytes), self.received_count[peer as usize]);
+        let expected = head::numbered(head::of_message(bytes), self.received_count[peer as usize] as u32);
         let Some(front) = self.transport.front(peer)? else { return Ok(None) };
         if let Some(count) = head::frame_count(front.head) {
             let is_next = head::sequence(front.head) == head::sequence(expected);
@@ -230,8 +238,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
             }
             self.transport.consume(peer, front.bytes);
             self.transport.finish(peer);
-            let received_count = &mut self.received_count[peer as usize];
-            *received_count = received_count.wrapping_add(count as u32);
+            self.received_count[peer as usize] += count as u64;
+            self.counts.received_frames += 1;
             return Ok(count as u32);
         }
         let inbound = &mut self.inbound[peer as usize];
@@ -254,7 +262,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
         let inbound = &mut self.inbound[peer as usize];
         let length = inbound.lengths[inbound.taken_count] as usize;
         if length != bytes {
-            let sequence = self.received_count[peer as usize];
+            let sequence = self.received_count[peer as usize] as u32;
             let [expected, found] =
                 [bytes, length].map(|bytes| head::numbered(head::of_message(bytes), sequence));
             return Err(self.mismatch(peer, expected, bytes, Front { head: found, bytes: length }));
@@ -264,9 +272,9 @@ impl<T: Transport, D: Device> Hands<T, D> {
         unsafe { self.device.copy(inbound.next, target, length) };
         inbound.next = inbound.next.add(length);
         inbound.taken_count += 1;
-        let received_count = &mut self.received_count[peer as usize];
-        *received_count = received_count.wrapping_add(1);
+        self.received_count[peer as usize] += 1;
         if !inbound.is_open() {
+            self.counts.received_frames += 1;
             self.transport.consume(peer, inbound.frame_bytes);
             self.transport.finish(peer);
         }

@@ -10,6 +10,7 @@
 mod messages;
 
 use super::compile::{Collective, Part, Work};
+use super::counts::Counts;
 use super::run::Progress;
 use crate::coalesce::head;
 use crate::device::{Device, Multiplier};
@@ -77,8 +78,10 @@ pub(super) struct Hands<T, D> {
     pub(super) ranks: u32,
     device: D,
     inbound: Vec<Inbound>,
-    sent_count: Vec<u32>,
-    received_count: Vec<u32>,
+    /// Messages, by peer. A packet carries the lower half of the number.
+    sent_count: Vec<u64>,
+    received_count: Vec<u64>,
+    pub(super) counts: Counts,
     /// How many collectives were begun.
     pub(super) collective_count: u32,
 }
@@ -94,8 +97,14 @@ impl<T: Transport, D: Device> Hands<T, D> {
             inbound: vec![Inbound::default(); ranks_count],
             sent_count: vec![0; ranks_count],
             received_count: vec![0; ranks_count],
+            counts: Counts::default(),
             collective_count: 0,
         }
+    }
+
+    /// How many messages were sent, and how many taken.
+    pub(super) fn message_counts(&self) -> [u64; 2] {
+        [&self.sent_count, &self.received_count].map(|counts| counts.iter().sum())
     }
 
     /// The head of the collective that was begun last.
@@ -155,7 +164,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
         progress: &mut Progress,
     ) -> Result<Outcome> {
         match &part.work {
-            Work::Messages => self.act_on_messages(action, &part.plan, ops, progress),
+            Work::Messages(_) => self.act_on_messages(action, &part.plan, ops, progress),
             Work::Collective(collective) => self.act_on_collective(action, collective, bound, progress),
         }
     }
@@ -172,8 +181,12 @@ impl<T: Transport, D: Device> Hands<T, D> {
         match *action {
             Action::Send { peer, from } => {
                 // SAFETY: the source as at the top of the file.
-                let (outcome, _) =
+                let (outcome, is_begun) =
                     unsafe { self.send(peer, bound.head, bound.at(from, 0), from.bytes, progress)? };
+                if is_begun {
+                    self.counts.collective_packets += 1;
+                    self.counts.collective_bytes += from.bytes as u64;
+                }
                 Ok(outcome)
             }
             Action::Recv { peer, into } => {
@@ -306,7 +319,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
     fn recognize(&mut self, peer: u32, expected: Head, bytes: usize) -> Result<bool> {
         let inbound = &self.inbound[peer as usize];
         if inbound.is_open() {
-            let sequence = self.received_count[peer as usize];
+            let sequence = self.received_count[peer as usize] as u32;
             let length = inbound.lengths[inbound.taken_count] as usize;
             let found = head::numbered(head::of_message(length), sequence);
             return Err(self.mismatch(peer, expected, bytes, Front { head: found, bytes: length }));
