@@ -51,6 +51,7 @@ typedef struct {
  *   received_messages, received_message_bytes, received_frames     the same from other ranks
  *   collective_packets, collective_bytes  sent by collectives
  *   plans_made, plans_found               batches of a new shape, and of one that was known
+ *   records                               what the recorder wrote (SHOAL_RECORDS)
  *   bulk_direct, bulk_mapped, bulk_attached, bulk_streamed
  *                                         by which paths large packets came: from another thread's rank, from memory
  *                                         that both ranks map, by the kernel, through shared memory

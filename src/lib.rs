@@ -12,7 +12,7 @@
 //! | [`abi`] | the only place that sees C: checks pointers, catches panics, turns arguments into an [`op::Op`] and an [`error::Error`] into a result number |
 //! | [`comm`] | a communicator's life; [`comm::bootstrap`], the exchange between ranks at birth |
 //! | [`group`] | collects operations between start and end, hands over one sealed batch; a lone call is a batch of one |
-//! | [`coalesce`] | which messages share a frame, and the frame's layout |
+//! | [`coalesce`] | which messages share a frame, the frame's layout, and why frames leave |
 //! | [`tune`] | which algorithm, by size |
 //! | [`schedule`] | one algorithm per file, each a pure function to steps on byte ranges; `check` proves them |
 //! | [`engine`] | runs plans: a state machine, and one thin driver that owns threads and clocks |
@@ -20,7 +20,7 @@
 //! | [`device`] | one trait; `host` behind it: copies and reductions |
 //! | [`stock`] | stock NCCL, as yet its version alone |
 //! | [`topology`] | hosts and ranks, as facts |
-//! | [`trace`] | what is logged |
+//! | [`trace`] | what happened: the log, and a record of every batch |
 //! | [`system`] | the thin unsafe rest: shared maps, locks, futexes, copies between processes |
 //! | [`op`], [`error`], [`config`] | shared words |
 //! | [`cli`] | the `shoal` command |

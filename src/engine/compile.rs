@@ -6,6 +6,7 @@ use crate::coalesce::{self, Limits, Message, Tally, head};
 use crate::error::{Error, Result};
 use crate::op::{Combine, DataType, Head, Kind, Op, Shape, Wish};
 use crate::schedule::{self, Call, Lane, Plan, Step};
+use crate::trace::record::{self, Sealed};
 use crate::tune;
 
 /// What all plans of a communicator depend on.
@@ -28,6 +29,9 @@ pub struct Facts {
 pub(super) struct BatchPlan {
     pub(super) shapes: Box<[Shape]>,
     pub(super) parts: Vec<Part>,
+    pub(super) sealed: Sealed,
+    /// Whether it is worth knowing when it started before its first look.
+    pub(super) is_long: bool,
 }
 
 /// One plan, and what it is about.
@@ -82,8 +86,8 @@ impl Part {
     }
 }
 
-/// The plan of the batch.
-pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
+/// The plan of the batch, whose shapes have this hash.
+pub(super) fn compile(ops: &[Op], hash: u64, facts: &Facts) -> Result<BatchPlan> {
     let mut parts = Vec::new();
     let mut messages = Vec::new();
     for (index, op) in ops.iter().enumerate() {
@@ -102,7 +106,13 @@ pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
         let tally = Tally::of(&plan, facts.limits);
         parts.push(Part::new(plan, Work::Messages(tally)));
     }
-    Ok(BatchPlan { shapes: ops.iter().map(|op| op.shape).collect(), parts })
+    let bytes = ops.iter().map(|op| op.bytes() as u64).sum();
+    Ok(BatchPlan {
+        shapes: ops.iter().map(|op| op.shape).collect(),
+        parts,
+        sealed: Sealed::new(record::Kind::Batch, hash, bytes, ops.len() as u32),
+        is_long: bytes >= record::LONG_BYTES || ops.len() >= record::LONG_COUNT,
+    })
 }
 
 impl Facts {

@@ -20,10 +20,14 @@ pub struct Counts {
     pub received_frames: u64,
     /// Why frames left.
     pub flushes: Flushes,
-    /// Of messages.
+    /// Bytes of messages sent, but for those the short way.
     pub sent_bytes: u64,
-    /// Of messages.
+    /// Bytes of messages taken, likewise.
     pub received_bytes: u64,
+    /// Bytes of lone messages sent the short way.
+    pub short_sent_bytes: u64,
+    /// Bytes of lone messages taken the short way.
+    pub short_received_bytes: u64,
     /// Packets of collectives sent.
     pub collective_packets: u64,
     /// Their bytes.
@@ -39,6 +43,12 @@ impl Counts {
         }
         self.sent_bytes += tally.sent_bytes;
         self.received_bytes += tally.received_bytes;
+    }
+
+    /// Of all lone messages that went the short way.
+    #[inline]
+    pub(super) fn short_bytes(&self) -> u64 {
+        self.short_sent_bytes + self.short_received_bytes
     }
 }
 
@@ -70,14 +80,14 @@ pub(super) fn list(
     vec![
         one(c"batches", batches),
         one(c"messages", messages),
-        one(c"message_bytes", counts.sent_bytes),
+        one(c"message_bytes", counts.sent_bytes + counts.short_sent_bytes),
         one(c"frames", counts.frames + counts.short_frames),
         one(c"frames_sealed", flushes(Flush::Sealed) + counts.short_frames),
         one(c"frames_full", flushes(Flush::Full)),
         one(c"frames_long", flushes(Flush::Long)),
         one(c"frames_held", flushes(Flush::Held)),
         one(c"received_messages", received_messages),
-        one(c"received_message_bytes", counts.received_bytes),
+        one(c"received_message_bytes", counts.received_bytes + counts.short_received_bytes),
         one(c"received_frames", counts.received_frames),
         one(c"collective_packets", counts.collective_packets),
         one(c"collective_bytes", counts.collective_bytes),

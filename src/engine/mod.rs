@@ -2,7 +2,7 @@
 //!
 //! [`Engine`] is a state machine over one communicator's batches: [`Engine::submit`] takes one,
 //! [`Engine::poll`] moves it along and never blocks, [`Engine::completed`] says how far it came. It owns no
-//! thread and reads no clock. [`driver`] owns both: it decides who polls and how a wait waits.
+//! thread and reads no clock; its recorder, if the driver gives it one, does and tells nobody. [`driver`] decides who polls and how a wait waits.
 //!
 //! - `compile`: the plan of a batch, by the shapes of its operations; `cache`: plans already made.
 //! - `counts`: what is counted.
@@ -30,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::op::{Op, Wish};
 use crate::schedule::Algorithm;
 use crate::trace::log;
+use crate::trace::record::{self, Ended, LONE_COUNT, Recorder, Sealed};
 use crate::transport::{Peer, Standing, Transport};
 use crate::tune::estimate;
 use act::Hands;
@@ -39,6 +40,9 @@ use counts::Counter;
 use one_sided::OneSided;
 use run::{Advance, Run};
 use stream::Launch;
+
+/// Batches of one-sided calls have no shape.
+const ONE_SIDED: Sealed = Sealed::new(record::Kind::OneSided, 0, 0, 0);
 
 /// What a poll did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +92,7 @@ pub struct Engine<T, D> {
     failure: Option<Error>,
     /// The transport is not to be touched any more.
     has_left: bool,
+    recorder: Recorder,
 }
 
 impl<T: Transport, D: Device> Engine<T, D> {
@@ -108,7 +113,19 @@ impl<T: Transport, D: Device> Engine<T, D> {
             completed: 0,
             failure: None,
             has_left: false,
+            recorder: Recorder::default(),
         }
+    }
+
+    /// From now on `recorder` notes what is done.
+    pub fn record_by(&mut self, recorder: Recorder) {
+        self.recorder = recorder;
+    }
+
+    /// What notes what is done.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// Finds or makes the plan of a batch, so that whatever makes the batch impossible is known before
@@ -141,9 +158,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
     pub fn submit(&mut self, ops: &[Op], plan: PlanId, launch: Option<Arc<Launch>>) -> u64 {
         let mut list = self.spare.pop().unwrap_or_default();
         list.extend_from_slice(ops);
-        self.queue.push_back(Job { ops: list, plan, one_sided: None, launch, has_started: false });
-        self.submitted += 1;
-        self.submitted
+        self.push(Job { ops: list, plan, one_sided: None, launch, has_started: false })
     }
 
     /// Queues one-sided calls; the number at which [`Self::completed`] arrives when they are done.
@@ -156,9 +171,17 @@ impl<T: Transport, D: Device> Engine<T, D> {
         }
         let one_sided = Some(Box::new(one_sided::Run::new(calls)));
         let (ops, plan) = (Vec::new(), PlanId::NONE);
-        self.queue.push_back(Job { ops, plan, one_sided, launch, has_started: false });
+        Ok(self.push(Job { ops, plan, one_sided, launch, has_started: false }))
+    }
+
+    #[inline]
+    fn push(&mut self, job: Job) -> u64 {
+        if self.queue.is_empty() {
+            self.recorder.rest();
+        }
+        self.queue.push_back(job);
         self.submitted += 1;
-        Ok(self.submitted)
+        self.submitted
     }
 
     /// Takes a prepared batch and moves it along at once, at most for `polls` polls, if nothing is queued before
@@ -172,17 +195,22 @@ impl<T: Transport, D: Device> Engine<T, D> {
         self.submitted += 1;
         let plan = self.cache.get(id);
         self.run.start();
+        self.recorder.begin(plan.is_long);
         for _ in 0..polls {
             match self.run.advance(plan, ops, &mut self.hands) {
                 Ok(Advance::Done) => {
                     self.completed += 1;
+                    let ended = if plan.is_long { Ended::Now } else { Ended::ByLook };
+                    let lone_bytes = self.hands.counts.short_bytes();
+                    self.recorder.end(plan.sealed, self.completed, ended, lone_bytes);
                     return self.submitted;
                 }
-                // The pause leaves the line that is looked at to the peer that is writing it.
-                Ok(_) => std::hint::spin_loop(),
+                Ok(_) => self.recorder.look(),
                 Err(error) => {
+                    let (sealed, lone_bytes) = (plan.sealed, self.hands.counts.short_bytes());
                     self.fail(error);
                     self.completed += 1;
+                    self.recorder.end(sealed, self.completed, Ended::Failed, lone_bytes);
                     return self.submitted;
                 }
             }
@@ -204,6 +232,9 @@ impl<T: Transport, D: Device> Engine<T, D> {
         if pass == Pass::Done {
             self.submitted += 1;
             self.completed += 1;
+            if self.completed.is_multiple_of(LONE_COUNT) {
+                self.recorder.end_run(self.completed, self.hands.counts.short_bytes());
+            }
         }
         pass
     }
@@ -224,7 +255,9 @@ impl<T: Transport, D: Device> Engine<T, D> {
     #[must_use]
     pub fn counters(&self) -> Vec<Counter> {
         let plans = [self.cache.made_count, self.cache.found_count];
-        counts::list(&self.hands.counts, self.submitted, self.hands.message_counts(), plans)
+        let mut list = counts::list(&self.hands.counts, self.submitted, self.hands.message_counts(), plans);
+        list.push(Counter::new(c"records", self.recorder.written()));
+        list
     }
 
     /// What ended the communicator, if something did.
@@ -259,9 +292,11 @@ impl<T: Transport, D: Device> Engine<T, D> {
         let Some(job) = self.queue.front_mut() else { return Ok(Poll::Idle) };
         if !job.has_started {
             if job.launch.as_ref().is_some_and(|launch| !launch.is_ready()) {
+                self.recorder.rest();
                 return Ok(Poll::Waiting);
             }
             job.has_started = true;
+            self.recorder.begin_queued();
             self.run.start();
         }
         let advance = match &mut job.one_sided {
@@ -282,6 +317,9 @@ impl<T: Transport, D: Device> Engine<T, D> {
     fn complete_front(&mut self, error: Option<&Error>) {
         let Some(mut job) = self.queue.pop_front() else { return };
         self.completed += 1;
+        let sealed = if job.plan == PlanId::NONE { ONE_SIDED } else { self.cache.get(job.plan).sealed };
+        let ended = if error.is_some() { Ended::Failed } else { Ended::Now };
+        self.recorder.end(sealed, self.completed, ended, self.hands.counts.short_bytes());
         if let Some(launch) = &job.launch {
             launch.finish_one(error);
         }

@@ -20,6 +20,7 @@ pub mod namespace;
 pub mod passing;
 pub mod random;
 pub mod say;
+pub mod slots;
 pub mod socket;
 pub mod thread;
 pub mod wait;

@@ -12,6 +12,7 @@ use shoal::engine::{Engine, Facts, Poll};
 use shoal::error::Error;
 use shoal::op::{Address, Kind, Manner, Op, Shape};
 use shoal::schedule::{Algorithm, Hosts};
+use shoal::trace::record::Recorder;
 use shoal::transport::Peer;
 use shoal::transport::sim::{Network, SimTransport, Weather};
 
@@ -197,7 +198,10 @@ impl<'a> World<'a> {
             engines: (0..program.comm_count)
                 .map(|comm| {
                     let rank = program.rank_in(comm, world);
-                    Engine::new(networks[comm as usize].join(rank), Host, facts(program, setup, rank))
+                    let transport = networks[comm as usize].join(rank);
+                    let mut engine = Engine::new(transport, Host, facts(program, setup, rank));
+                    engine.record_by(Recorder::new(16, rank, program.ranks).expect("a page"));
+                    engine
                 })
                 .collect(),
             streams: (0..program.stream_count).map(|_| Arc::default()).collect(),
@@ -469,6 +473,7 @@ impl<'a> World<'a> {
                 ("bytes", sum(c"message_bytes"), sum(c"received_message_bytes")),
                 ("frames", sum(c"frames"), sum(c"received_frames")),
                 ("reasons", sum(c"frames"), reasons.map(sum).iter().sum()),
+                ("records", sum(c"records"), sum(c"batches")),
                 ("packets", network.packet_count(), sum(c"frames") + sum(c"collective_packets")),
             ];
             for (what, one, other) in equal {

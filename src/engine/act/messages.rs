@@ -88,7 +88,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
             }
             return match self.take_whole(peer, op.target, bytes) {
                 Some(Outcome::Done) => {
-                    self.counts.received_bytes += bytes as u64;
+                    self.counts.short_received_bytes += bytes as u64;
                     Pass::Done
                 }
                 Some(_) => Pass::NotYet,
@@ -105,7 +105,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
         self.transport.publish(peer, head);
         self.sent_count[place] += 1;
         self.counts.short_frames += 1;
-        self.counts.sent_bytes += bytes as u64;
+        self.counts.short_sent_bytes += bytes as u64;
         Pass::Done
     }
 
