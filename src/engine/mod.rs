@@ -404,6 +404,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
         if self.queue.is_empty() {
             self.run = Run::default();
             self.cache.forget();
+            self.hands.rest();
         }
     }
 

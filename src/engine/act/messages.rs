@@ -215,8 +215,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
         Ok(Some(0))
     }
 
-    /// Takes a frame whole if it brings just what is awaited next; else notes its lengths, so that its messages
-    /// are taken one by one. How many were taken.
+    /// Takes a frame whole if it brings just what is awaited next; else holds it, so that its messages are taken one
+    /// by one. How many were taken.
     fn open_frame(&mut self, peer: u32, front: Front, count: usize, left: Awaited<'_>) -> Result<u32> {
         // A frame is eager, so all of it is there at once.
         let view = self.transport.view(peer, front.bytes)?;
@@ -252,8 +252,12 @@ impl<T: Transport, D: Device> Hands<T, D> {
             inbound.lengths.clear();
             return Err(torn(peer));
         }
-        inbound.next = Address(rest.as_ptr().expose_provenance());
-        inbound.frame_bytes = front.bytes;
+        inbound.held.clear();
+        inbound.held.extend_from_slice(rest);
+        inbound.next = 0;
+        self.transport.consume(peer, front.bytes);
+        self.transport.finish(peer);
+        self.counts.received_frames += 1;
         Ok(0)
     }
 
@@ -267,17 +271,12 @@ impl<T: Transport, D: Device> Hands<T, D> {
                 [bytes, length].map(|bytes| head::numbered(head::of_message(bytes), sequence));
             return Err(self.mismatch(peer, expected, bytes, Front { head: found, bytes: length }));
         }
-        // SAFETY: the target as at the top of `act`. `next` lies in the frame, whose lengths add up; nothing was
-        // received from the peer since the frame was viewed, so the view is still in place.
-        unsafe { self.device.copy(inbound.next, target, length) };
-        inbound.next = inbound.next.add(length);
+        let message = &inbound.held[inbound.next..][..length];
+        // SAFETY: the target as at the top of `act`; the slice holds as many bytes.
+        unsafe { self.device.copy(Address(message.as_ptr().expose_provenance()), target, length) };
+        inbound.next += length;
         inbound.taken_count += 1;
         self.received_count[peer as usize] += 1;
-        if !inbound.is_open() {
-            self.counts.received_frames += 1;
-            self.transport.consume(peer, inbound.frame_bytes);
-            self.transport.finish(peer);
-        }
         Ok(())
     }
 }

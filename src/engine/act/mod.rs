@@ -54,14 +54,17 @@ impl Bound {
     }
 }
 
-/// The frame whose messages are being taken, per peer.
+/// The frame whose messages are being taken, per peer. It was copied out of its line when its first message was
+/// asked for: a frame that kept its room until the last one is would stop a sender whose messages one by one had
+/// gone on.
 #[derive(Clone, Debug, Default)]
 struct Inbound {
     lengths: Vec<u32>,
     taken_count: usize,
-    /// Where the next message lies. The frame is whole, and stays in place until it is finished.
-    next: Address,
-    frame_bytes: usize,
+    /// The messages, one behind the other.
+    held: Vec<u8>,
+    /// Where the next message starts.
+    next: usize,
 }
 
 impl Inbound {
@@ -99,6 +102,13 @@ impl<T: Transport, D: Device> Hands<T, D> {
             received_count: vec![0; ranks_count],
             counts: Counts::default(),
             collective_count: 0,
+        }
+    }
+
+    /// Gives back memory that is made anew when it is needed.
+    pub(super) fn rest(&mut self) {
+        for inbound in self.inbound.iter_mut().filter(|inbound| !inbound.is_open()) {
+            *inbound = Inbound::default();
         }
     }
 
