@@ -47,7 +47,7 @@ typedef struct {
  *     frames_sealed                         it held the batch's last message to that rank
  *     frames_full                           the next message had no room (SHOAL_FRAME_BYTES)
  *     frames_long                           a message too long to share a frame (SHOAL_COALESCE_BYTES) was in it or next
- *     frames_held                           it could not leave at once, and what came meanwhile joined it
+ *     frames_held                           it holds messages of several batches, queued while the path was busy
  *   received_messages, received_message_bytes, received_frames     the same from other ranks
  *   collective_packets, collective_bytes  sent by collectives
  *   plans_made, plans_found               batches of a new shape, and of one that was known

@@ -7,14 +7,15 @@
 //! say of themselves; from one that was seen before nothing new is tried.
 //!
 //! # What need not be explored
-//! An engine is a set of lanes. Each reads from one line or writes to one, in the order of its plan, and waits for bytes
-//! or for room of that line, or for steps of lanes of the same rank; none asks whether something is *not* there. So
-//! what a lane can do it can still do later, whatever others do meanwhile, and steps of different lanes may change
-//! places: programs are Kahn networks over bounded lines, and one order of steps decides for all whether a
-//! program finishes and with which bytes. It would be enough to run each program once, if the code were what it
-//! is meant to be. Explored is whether it is: all orders of calls and whole polls; and, since a poll looks at its
-//! lanes one after the other while others go on, all orders in which packets and room come to be seen, for the
-//! smallest programs. All ends of a program have to agree.
+//! An engine is a set of lanes. Each reads from one line or writes to one, in the order of its plan, and waits for
+//! bytes or for room of that line, or for steps of lanes of the same rank; none asks whether something is *not*
+//! there. So what a lane can do it can still do later, whatever others do meanwhile, and steps of different lanes
+//! may change places: programs are Kahn networks over bounded lines, and one order of steps decides for all whether
+//! a program finishes and with which bytes. (How messages are put into frames may depend on the order, where
+//! batches wait in a queue; which messages pass a line does not.) It would be enough to run each program once, if
+//! the code were what it is meant to be. Explored is whether it is: all orders of calls and whole polls; and, since
+//! a poll looks at its lanes one after the other while others go on, all orders in which packets and room come to
+//! be seen, for the smallest programs. All ends of a program have to agree.
 //!
 //! `SHOAL_TEST_CAMPAIGN=full` explores many more programs, `SHOAL_TEST_SEED=17` one again.
 
@@ -155,6 +156,12 @@ impl<'a> World<'a> {
         End::Finished(self.memory.targets())
     }
 
+    /// Whether batches of any rank left together.
+    fn has_joined(&self) -> bool {
+        let counters = self.engines.iter().flat_map(|engine| engine.counters());
+        counters.into_iter().any(|counter| counter.name == c"frames_held" && counter.value > 0)
+    }
+
     /// What everything says of itself, as a number.
     fn state(&self) -> u64 {
         let mut hashing = Hashing(DefaultHasher::new());
@@ -190,12 +197,21 @@ fn facts(rank: u32, coalesces: bool) -> Facts {
     }
 }
 
-/// Every order of actions: the one end that all of them come to, and how many states there are.
-fn explore(program: &Program, way: Way) -> Result<(End, usize), String> {
+/// What an exploration came to.
+struct Explored {
+    /// The one end that all orders of actions come to.
+    end: End,
+    states: usize,
+    /// Whether batches left together in any of them.
+    has_joined: bool,
+}
+
+/// Every order of actions.
+fn explore(program: &Program, way: Way) -> Result<Explored, String> {
     let memory = &Memory::new(program);
     let mut open: Vec<Vec<usize>> = vec![Vec::new()];
     let mut seen = HashSet::from([World::after(&[], program, memory, way).state()]);
-    let mut known: Option<End> = None;
+    let (mut known, mut has_joined) = (None, false);
     while let Some(path) = open.pop() {
         let mut is_last = true;
         let mut world = World::after(&path, program, memory, way);
@@ -211,6 +227,7 @@ fn explore(program: &Program, way: Way) -> Result<(End, usize), String> {
         }
         if is_last {
             let end = world.end();
+            has_joined |= world.has_joined();
             if known.get_or_insert_with(|| end.clone()) != &end {
                 return Err(format!(
                     "{program:?} {way:?} ends in two ways: {known:?}, and {end:?} by {path:?}"
@@ -218,7 +235,7 @@ fn explore(program: &Program, way: Way) -> Result<(End, usize), String> {
             }
         }
     }
-    Ok((known.ok_or("no end")?, seen.len()))
+    Ok(Explored { end: known.ok_or("no end")?, states: seen.len(), has_joined })
 }
 
 /// What a test has explored.
@@ -229,15 +246,19 @@ struct Tally {
     finished: usize,
     /// Finished with coalescing on only.
     gained: usize,
+    /// In which batches left together.
+    joined: usize,
 }
 
 impl Tally {
     /// Explores a program with coalescing off and on.
     fn add(&mut self, program: &Program, way: Way) -> Result<(), String> {
-        let (off, off_states) = explore(program, Way { coalesces: false, mutant: Mutant::None, ..way })?;
-        let (on, on_states) = explore(program, Way { coalesces: true, ..way })?;
+        let alone = explore(program, Way { coalesces: false, mutant: Mutant::None, ..way })?;
+        let framed = explore(program, Way { coalesces: true, ..way })?;
         self.programs += 1;
-        self.states += off_states + on_states;
+        self.states += alone.states + framed.states;
+        self.joined += usize::from(framed.has_joined);
+        let (off, on) = (alone.end, framed.end);
         self.finished += usize::from(off != End::Stuck);
         self.gained += usize::from(off == End::Stuck && on != End::Stuck);
         if off != End::Stuck && off != on {
@@ -260,22 +281,22 @@ fn way_of(dice: &mut Dice) -> Way {
 #[test]
 fn four_operations_a_rank_end_as_without_coalescing() {
     let mut tally = Tally::default();
-    for seed in corpus::plan("interleavings", 150, 6_000) {
+    for seed in corpus::plan("interleavings", 100, 6_000) {
         let mut dice = Dice::new(mix(seed, 0x6f72646572));
         let program = Program::random(&mut dice, 4);
         let way = way_of(&mut dice);
         tally.add(&program, way).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
     }
     println!("four operations a rank: {tally:?}");
-    assert!(tally.finished * 2 > tally.programs, "most programs are to finish: {tally:?}");
+    assert!(tally.finished * 2 >= tally.programs, "most programs are to finish: {tally:?}");
+    assert!(tally.joined > 0, "in some batches are to leave together: {tally:?}");
 }
 
 #[test]
 fn two_operations_a_rank_end_as_without_coalescing() {
     // All there are in a full campaign, else some.
-    let share = corpus::seed_count(60, 1);
+    let share = corpus::seed_count(97, 1).max(1) as usize;
     let mut tally = Tally::default();
-    let share = if share == 1 { 1 } else { 97 };
     for (number, program) in Program::all_of_two().enumerate().filter(|(number, _)| number % share == 0) {
         for (line_bytes, streams) in [(ROOM, false), (ROOM, true), (2 * ROOM, false)] {
             let way = Way { coalesces: true, line_bytes, streams, delays: false, mutant: Mutant::None };
@@ -314,6 +335,22 @@ fn a_frame_gives_its_room_back_when_its_first_message_is_taken() {
     assert_eq!(tally.finished, 1, "the program is one that finishes");
 }
 
+/// Three calls on a stream, of which a frame holds two and a line one and a half.
+#[test]
+fn calls_that_are_queued_leave_together() {
+    let send = |to| vec![Call::Send { to, bytes: SMALL_BYTES }];
+    let recv = |from| vec![Call::Recv { from, bytes: SMALL_BYTES }];
+    let program = Program([
+        vec![send(1), send(1), send(1), send(2)],
+        vec![recv(0), recv(2), recv(0), recv(0)],
+        vec![recv(0), send(1)],
+    ]);
+    let way = Way { coalesces: true, line_bytes: ROOM, streams: true, delays: false, mutant: Mutant::None };
+    let mut tally = Tally::default();
+    tally.add(&program, way).unwrap();
+    assert_eq!((tally.finished, tally.joined), (1, 1), "{tally:?}");
+}
+
 #[test]
 fn frames_that_wait_for_company_are_noticed() {
     let mut caught = 0;
@@ -322,7 +359,8 @@ fn frames_that_wait_for_company_are_noticed() {
         let program = Program::random(&mut dice, 4);
         let way = Way { mutant: Mutant::WaitsForCompany, ..way_of(&mut dice) };
         if let Err(problem) = Tally::default().add(&program, way) {
-            assert!(problem.contains("on as Stuck"), "{problem}");
+            // Which batches leave together depends on who is polled, so some orders may leave no frame behind.
+            assert!(problem.contains("on as Stuck") || problem.contains("ends in two ways"), "{problem}");
             caught += 1;
         }
     }

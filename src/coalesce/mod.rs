@@ -17,9 +17,11 @@
 #![forbid(unsafe_code)]
 
 pub mod head;
+mod held;
 mod plan;
 mod tally;
 
+pub use held::Burst;
 pub use plan::{Limits, Message, plan};
 pub use tally::{Flush, Flushes, Tally};
 

@@ -16,7 +16,7 @@ pub enum Flush {
     Full,
     /// It is, or is followed by, a message too long to share a frame; with coalescing off, each is.
     Long,
-    /// Its path could not take it when it was sealed, and what came meanwhile joined it.
+    /// It holds messages of several batches, which were queued while the path was busy.
     Held,
 }
 
@@ -76,13 +76,6 @@ impl Tally {
     pub fn frames(&self) -> u64 {
         self.flushes.iter().sum()
     }
-
-    /// The same messages, where some waited for others: who was sealed last was held for the rest.
-    #[must_use]
-    pub fn held(mut self) -> Tally {
-        self.flushes[Flush::Held as usize] += std::mem::take(&mut self.flushes[Flush::Sealed as usize]);
-        self
-    }
 }
 
 fn is_long(step: &Step, limits: Limits) -> bool {
@@ -108,7 +101,6 @@ mod tests {
         let tally = Tally::of(&plan(&list, 0, limits).unwrap(), limits);
         assert_eq!(tally.flushes, [1, 1, 2, 0], "sealed, full, long, held");
         assert_eq!((tally.sent_bytes, tally.received_bytes, tally.frames()), (5316, 0, 4));
-        assert_eq!(tally.held().flushes, [0, 1, 2, 1]);
         let off = Limits { message_bytes: 0, ..limits };
         assert_eq!(Tally::of(&plan(&list, 0, off).unwrap(), off).flushes, [0, 0, 6, 0]);
     }

@@ -2,7 +2,7 @@
 //! together.
 #![forbid(unsafe_code)]
 
-use crate::coalesce::{self, Limits, Message, Tally, head};
+use crate::coalesce::{self, Burst, Limits, Message, Tally, head};
 use crate::error::{Error, Result};
 use crate::op::{Combine, DataType, Head, Kind, Op, Shape, Wish};
 use crate::schedule::{self, Call, Lane, Plan, Step};
@@ -30,6 +30,8 @@ pub(super) struct BatchPlan {
     pub(super) shapes: Box<[Shape]>,
     pub(super) parts: Vec<Part>,
     pub(super) sealed: Sealed,
+    /// If it is nothing but small messages to one other rank.
+    pub(super) burst: Option<Burst>,
     /// Whether it is worth knowing when it started before its first look.
     pub(super) is_long: bool,
 }
@@ -107,9 +109,11 @@ pub(super) fn compile(ops: &[Op], hash: u64, facts: &Facts) -> Result<BatchPlan>
         parts.push(Part::new(plan, Work::Messages(tally)));
     }
     let bytes = ops.iter().map(|op| op.bytes() as u64).sum();
+    let is_pure = messages.len() == ops.len();
     Ok(BatchPlan {
         shapes: ops.iter().map(|op| op.shape).collect(),
         parts,
+        burst: Burst::of(&messages, facts.rank, facts.limits).filter(|_| is_pure),
         sealed: Sealed::new(record::Kind::Batch, hash, bytes, ops.len() as u32),
         is_long: bytes >= record::LONG_BYTES || ops.len() >= record::LONG_COUNT,
     })

@@ -45,6 +45,13 @@ impl Counts {
         self.received_bytes += tally.received_bytes;
     }
 
+    /// Messages of several batches have left in one frame.
+    pub(super) fn add_held(&mut self, bytes: u64) {
+        self.frames += 1;
+        self.flushes[Flush::Held as usize] += 1;
+        self.sent_bytes += bytes;
+    }
+
     /// Of all lone messages that went the short way.
     #[inline]
     pub(super) fn short_bytes(&self) -> u64 {

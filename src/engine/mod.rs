@@ -6,6 +6,7 @@
 //!
 //! - `compile`: the plan of a batch, by the shapes of its operations; `cache`: plans already made.
 //! - `counts`: what is counted.
+//! - `held`: batches that leave together, since their path was busy.
 //! - `one_sided`: puts, signals and waits, which are batches of their own.
 //! - `run`: where the running plan stands. `act`: the hands that touch memory and the transport.
 //! - `stream`: streams of the host device, and launches, which tie batches of several communicators together.
@@ -15,6 +16,7 @@ mod cache;
 mod compile;
 pub mod counts;
 pub mod driver;
+mod held;
 pub mod one_sided;
 mod run;
 pub mod stream;
@@ -299,6 +301,10 @@ impl<T: Transport, D: Device> Engine<T, D> {
             self.recorder.begin_queued();
             self.run.start();
         }
+        if self.queue.len() > 1 && self.send_joined() {
+            return Ok(Poll::Moved);
+        }
+        let Some(job) = self.queue.front_mut() else { return Ok(Poll::Idle) };
         let advance = match &mut job.one_sided {
             None => self.run.advance(self.cache.get(job.plan), &job.ops, &mut self.hands)?,
             Some(run) => run.advance(&mut self.hands, &mut self.used_signals)?,
@@ -370,6 +376,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
         }
         self.run = Run::default();
         self.cache.forget();
+        self.hands.rest();
     }
 
     fn leave(&mut self, how: Peer) {

@@ -166,7 +166,7 @@ impl Transport for Model {
         let fits = self.line(self.rank, peer, |line, nature| line.held_bytes + room <= nature.line_bytes);
         let staged = &mut self.staged[peer as usize];
         *staged = vec![0; bytes];
-        fits.then(|| staged.as_mut_ptr())
+        fits.then_some(staged.as_mut_ptr())
     }
 
     fn publish(&mut self, peer: u32, head: Head) {

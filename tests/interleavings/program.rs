@@ -52,9 +52,11 @@ impl Program {
                 let from = dice.below(RANKS as usize);
                 let to = (from + dice.between(1, 2)) % RANKS as usize;
                 let bytes = dice.pick(&[SMALL_BYTES, SMALL_BYTES, LONG_BYTES]);
-                if lists[from].len() < most && lists[to].len() < most {
-                    lists[from].push(Call::Send { to: to as u32, bytes });
-                    lists[to].push(Call::Recv { from: from as u32, bytes });
+                for _ in 0..dice.pick(&[1, 1, 2]) {
+                    if lists[from].len() < most && lists[to].len() < most {
+                        lists[from].push(Call::Send { to: to as u32, bytes });
+                        lists[to].push(Call::Recv { from: from as u32, bytes });
+                    }
                 }
             }
             for list in &mut lists {

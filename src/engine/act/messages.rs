@@ -1,7 +1,7 @@
 //! The steps of point-to-point messages. The memory of each is its operation's own.
 
 use super::{Hands, Outcome};
-use crate::coalesce::{LENGTH_BYTES, head};
+use crate::coalesce::{Burst, LENGTH_BYTES, head};
 use crate::device::Device;
 use crate::engine::Pass;
 use crate::engine::run::Progress;
@@ -155,6 +155,34 @@ impl<T: Transport, D: Device> Hands<T, D> {
         self.counts.frames += 1;
         self.transport.publish(peer, head);
         Outcome::Done
+    }
+
+    /// Sends the messages of several batches in one frame; `false` if there is no room for it.
+    pub(in crate::engine) fn send_burst<'a>(
+        &mut self,
+        burst: Burst,
+        ops: impl Iterator<Item = &'a Op>,
+    ) -> bool {
+        let Burst { peer, count, frame_bytes } = burst;
+        let Some(room) = self.transport.reserve(peer, frame_bytes) else { return false };
+        let mut length_at = Address(room.expose_provenance());
+        let mut into = length_at.add(count as usize * LENGTH_BYTES);
+        for op in ops {
+            let length = (op.bytes() as u32).to_le_bytes();
+            // SAFETY: `frame_bytes` is the sum of the lengths' and the messages' bytes of these operations, so both
+            // cursors stay within the room; the sources as at the top of `act`.
+            unsafe {
+                self.device.copy(Address(length.as_ptr().expose_provenance()), length_at, LENGTH_BYTES);
+                self.device.copy(op.source, into, op.bytes());
+            }
+            (length_at, into) = (length_at.add(LENGTH_BYTES), into.add(op.bytes()));
+        }
+        let sent_count = &mut self.sent_count[peer as usize];
+        let head = head::numbered(head::of_frame(count), *sent_count as u32);
+        *sent_count += u64::from(count);
+        self.counts.add_held((frame_bytes - count as usize * LENGTH_BYTES) as u64);
+        self.transport.publish(peer, head);
+        true
     }
 
     /// Takes messages from `peer`, from whatever packets bring them, as far as they have come.
