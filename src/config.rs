@@ -141,6 +141,12 @@ pub const SETTINGS: &[Setting] = &[
         "0",
         "1: reductions have the same bits whatever the algorithm, the size and the hosts",
     ),
+    row(
+        "SHOAL_RECORDS",
+        &[],
+        "1024",
+        "of how many batches each communicator keeps a record, 64 bytes each, rounded up to a power of two; 0: of none",
+    ),
     row("SHOAL_DEVICE", &[], "auto", "host, cuda or auto"),
 ];
 
@@ -189,6 +195,7 @@ pub struct Config {
     pub spin: Option<u32>,
     pub algorithm: String,
     pub deterministic: bool,
+    pub records: usize,
     pub device: String,
     /// Names and values that could not be understood, one sentence each; logged once.
     pub complaints: Vec<String>,
@@ -237,6 +244,7 @@ impl Config {
             spin: reader.auto("SHOAL_SPIN"),
             algorithm: reader.text("SHOAL_ALGORITHM"),
             deterministic: reader.number::<u8>("SHOAL_DETERMINISTIC") != 0,
+            records: reader.number("SHOAL_RECORDS"),
             device: reader.text("SHOAL_DEVICE"),
             complaints: Vec::new(),
             notes: Vec::new(),

@@ -12,7 +12,7 @@
 //! | [`abi`] | the only place that sees C: checks pointers, catches panics, turns arguments into an [`op::Op`] and an [`error::Error`] into a result number |
 //! | [`comm`] | a communicator's life; [`comm::bootstrap`], the exchange between ranks at birth |
 //! | [`group`] | collects operations between start and end, hands over one sealed batch; a lone call is a batch of one |
-//! | [`coalesce`] | which messages share a frame, and the frame's layout |
+//! | [`coalesce`] | which messages share a frame, the frame's layout, and why frames leave |
 //! | [`tune`] | which algorithm, by size |
 //! | [`schedule`] | one algorithm per file, each a pure function to steps on byte ranges; `check` proves them |
 //! | [`engine`] | runs plans: a state machine, and one thin driver that owns threads and clocks |
@@ -20,7 +20,7 @@
 //! | [`device`] | one trait; `host` behind it: copies and reductions |
 //! | [`stock`] | stock NCCL, as yet its version alone |
 //! | [`topology`] | hosts and ranks, as facts |
-//! | [`trace`] | what is logged |
+//! | [`trace`] | what happened: the log, and a record of every batch |
 //! | [`system`] | the thin unsafe rest: shared maps, locks, futexes, copies between processes |
 //! | [`op`], [`error`], [`config`] | shared words |
 //! | [`cli`] | the `shoal` command |
@@ -32,7 +32,8 @@
 //! `engine::run` polls the open lanes, `engine::act` does a step. The caller polls until its batch is done (the
 //! NULL stream); what a stream leaves unfinished is polled by one thread per process. Between two ranks lies one
 //! line of packets per direction. Each packet's head says which call it belongs to, so that ranks which call
-//! different things see both calls instead of wrong data.
+//! different things see both calls instead of wrong data. A batch that is done leaves a record (`trace::record`), and
+//! the communicator counts (`engine::counts`).
 //!
 //! One-sided calls go the same way as batches of their own (`engine::one_sided`), without a plan: a put writes the
 //! peer's memory (`transport::shm::window`) and counts up a signal in the peer's inbox.
@@ -51,6 +52,8 @@
 //!   call on the communicator of the call before joins the open group by one look at the thread's own memory
 //!   (`system::local`, [`group::join`]); what is unusual about a call sends it the long way, which has the words.
 //!   Both do what the long way does, in the same order on the same lines.
+//! - What waits for its path joins the next frame where a batch is nothing but small messages to one rank
+//!   ([`coalesce::Burst`]): batches that also receive, or send to several, might depend on each other.
 //! - Revoke stops what runs on the rank that calls it; peers that wait for that rank get an error, and each of them
 //!   revokes as well. A communicator on which the ranks disagreed or one died stays without Split and Grow, revoked
 //!   or not. Finalize after Revoke is refused, as NCCL's header says.

@@ -169,6 +169,11 @@ fn collectives_take_wishes() {
 }
 
 #[test]
+fn counters_say_what_a_communicator_did() {
+    c_program("counters");
+}
+
+#[test]
 fn windows_are_opened_and_written() {
     c_program("windows");
 }

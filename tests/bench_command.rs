@@ -167,6 +167,20 @@ fn what_frameworks_send_is_measured_and_right() {
 }
 
 #[test]
+fn what_the_library_counted_is_shown() {
+    let (fine, rows, errors) = bench_two("--op exchange -m 16 --sizes 64 --format json -v");
+    assert!(fine, "{errors}");
+    let row = rows.lines().find(|line| line.contains("\"op\"")).expect("a row");
+    let row: serde_json::Value = serde_json::from_str(row).expect("an object");
+    let counters = &row["counters"];
+    for (name, value) in
+        [("messages", 16.0), ("received_messages", 16.0), ("frames", 1.0), ("frames_sealed", 1.0)]
+    {
+        assert_eq!(counters[name], value, "{name} of {counters}");
+    }
+}
+
+#[test]
 fn ucx_is_measured_and_right() {
     let (fine, rows, errors) = bench_two(
         "--contender ucx --op sendrecv,exchange,packed,rate,alltoall,neox,neoxlone,moe,allreduce --sizes 8,64K \

@@ -13,6 +13,7 @@ mod collective;
 mod collective_config;
 mod config;
 mod convert;
+mod counters;
 mod device;
 mod encryption;
 mod group;

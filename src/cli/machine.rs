@@ -94,19 +94,7 @@ pub(crate) fn read_process(process: u32, address: u64, target: &mut [u8]) -> io:
 }
 
 /// A cheap clock for single calls; `ticks_per_us` says how fast it runs.
-#[inline]
-pub(crate) fn ticks() -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    {
-        // SAFETY: every x86-64 processor has the instruction, and it touches no memory.
-        unsafe { core::arch::x86_64::_rdtsc() }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        static START: OnceLock<Instant> = OnceLock::new();
-        START.get_or_init(Instant::now).elapsed().as_nanos() as u64
-    }
-}
+pub(crate) use crate::system::clock::ticks;
 
 /// How many ticks are a microsecond, measured once against the system's clock.
 pub(crate) fn ticks_per_us() -> f64 {

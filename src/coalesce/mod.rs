@@ -10,12 +10,20 @@
 //! ```
 //! The lengths stand together, so that a receiver learns all of them from the first lines that arrive and
 //! does not chase them through memory that another core has just written.
+//!
+//! A receiver that asks for the first message of a frame alone copies the rest out of the line, whose room returns
+//! to the sender at once. Else a frame would hold room until its last message is asked for, and a program in which
+//! that depends on the sender's going on would finish only without frames.
 #![forbid(unsafe_code)]
 
 pub mod head;
+mod held;
 mod plan;
+mod tally;
 
+pub use held::Burst;
 pub use plan::{Limits, Message, plan};
+pub use tally::{Flush, Flushes, Tally};
 
 /// The bytes of one length in a frame.
 pub const LENGTH_BYTES: usize = 4;

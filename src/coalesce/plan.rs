@@ -32,6 +32,14 @@ pub struct Limits {
     pub frame_bytes: usize,
 }
 
+impl Limits {
+    /// Whether a message of so many bytes may share a frame.
+    #[must_use]
+    pub const fn may_share(self, bytes: usize) -> bool {
+        self.message_bytes > 0 && bytes <= self.message_bytes && LENGTH_BYTES + bytes <= self.frame_bytes
+    }
+}
+
 /// The lanes of `messages` on `rank`, or the reason why they cannot be run.
 ///
 /// # Errors
@@ -112,11 +120,11 @@ fn local_lane(plan: &mut Plan, messages: &[Message], rank: u32) -> Result<(), St
 fn send_lane<'a>(plan: &mut Plan, messages: impl Iterator<Item = &'a Message>, limits: Limits) {
     let mut frame = Frame::default();
     for message in messages {
-        let is_small = limits.message_bytes > 0 && message.bytes <= limits.message_bytes;
-        if !is_small || frame.bytes + LENGTH_BYTES + message.bytes > limits.frame_bytes {
+        let may_share = limits.may_share(message.bytes);
+        if !may_share || frame.bytes + LENGTH_BYTES + message.bytes > limits.frame_bytes {
             frame.close(plan);
         }
-        if is_small && LENGTH_BYTES + message.bytes <= limits.frame_bytes {
+        if may_share {
             frame.add(plan, message);
         } else {
             push(plan, Action::Send { peer: message.peer, from: range(message) });

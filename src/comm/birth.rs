@@ -21,6 +21,7 @@ use crate::stock;
 use crate::system::{memory, wait};
 use crate::topology::Topology;
 use crate::trace::log;
+use crate::trace::record::Recorder;
 use crate::transport::shm::{Host, Invitation, Segment, Settings, ShmTransport};
 use crate::transport::{Peer, Transport};
 use crate::tune;
@@ -81,12 +82,12 @@ pub(super) fn grow_up(
     go_ahead_together(&mut transport, &session, &topology, config)?;
     say_slower_paths(&mut transport, rank, &topology, config);
     let spin_count = wait::spin_limit(config.spin, topology.local_ranks().len(), topology.cores() as usize);
-    let endpoint = Endpoint::new(
-        Engine::new(transport, HostDevice, facts(rank, ranks, &topology, config)),
-        rank,
-        ranks,
-        spin_count,
-    );
+    let mut engine = Engine::new(transport, HostDevice, facts(rank, ranks, &topology, config));
+    match Recorder::new(config.records, rank, ranks) {
+        Ok(recorder) => engine.record_by(recorder),
+        Err(error) => log::warn(format_args!("rank {rank} of {ranks} records nothing: {error}")),
+    }
+    let endpoint = Endpoint::new(engine, rank, ranks, spin_count);
     let name = options.name.as_deref().unwrap_or("a communicator");
     log::info(format_args!(
         "rank {rank} of {ranks} of {name} is born after {:.1} ms; shared memory, {} ranks and {} cores here; shoal {}",

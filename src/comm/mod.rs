@@ -41,6 +41,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::config::Config;
+use crate::engine::counts::Counter;
 use crate::engine::driver::Endpoint;
 use crate::error::{Code, Error, Result};
 use crate::op::{DataType, Op, Reduction, Scalar, Wish};
@@ -261,6 +262,14 @@ impl Comm {
     pub fn hash(&self, call: &'static str) -> Result<u64> {
         let id = self.born(call)?.engine().transport().segment().id();
         Ok((id ^ id >> 64) as u64)
+    }
+
+    /// What this rank has counted since the birth, whatever became of the communicator.
+    ///
+    /// # Errors
+    /// It belongs to the parent of this process, or is not born yet.
+    pub fn counters(&self, call: &'static str) -> Result<Vec<Counter>> {
+        Ok(self.born(call)?.counters())
     }
 
     /// Which algorithm `op` takes if its caller allows those that `selection` names.

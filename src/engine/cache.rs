@@ -28,11 +28,21 @@ pub(super) struct Cache {
     by_hash: HashMap<u64, u32, std::hash::BuildHasherDefault<Identity>>,
     next: Vec<Option<u32>>,
     last: u32,
+    pub(super) made_count: u64,
+    pub(super) found_count: u64,
 }
 
 impl Cache {
     pub(super) fn new(facts: Facts) -> Cache {
-        Cache { facts, plans: Vec::new(), by_hash: HashMap::default(), next: Vec::new(), last: 0 }
+        Cache {
+            facts,
+            plans: Vec::new(),
+            by_hash: HashMap::default(),
+            next: Vec::new(),
+            last: 0,
+            made_count: 0,
+            found_count: 0,
+        }
     }
 
     pub(super) fn facts(&self) -> &Facts {
@@ -48,6 +58,7 @@ impl Cache {
     #[inline]
     pub(super) fn find(&mut self, ops: &[Op], may_forget: bool) -> Result<PlanId> {
         if self.is_plan_of(self.last, ops) {
+            self.found_count += 1;
             return Ok(PlanId(self.last));
         }
         self.find_by_hash(ops, may_forget)
@@ -71,6 +82,7 @@ impl Cache {
         while let Some(index) = candidate {
             if self.is_plan_of(index, ops) {
                 self.last = index;
+                self.found_count += 1;
                 return Ok(PlanId(index));
             }
             candidate = self.next[index as usize];
@@ -78,9 +90,10 @@ impl Cache {
         if self.plans.len() >= KEPT_COUNT && may_forget {
             self.forget();
         }
-        let plan = compile(ops, &self.facts)?;
+        let plan = compile(ops, hash, &self.facts)?;
         let index = self.plans.len() as u32;
         self.plans.push(plan);
+        self.made_count += 1;
         self.next.push(self.by_hash.insert(hash, index));
         self.last = index;
         Ok(PlanId(index))

@@ -2,10 +2,11 @@
 //! together.
 #![forbid(unsafe_code)]
 
-use crate::coalesce::{self, Limits, Message, head};
+use crate::coalesce::{self, Burst, Limits, Message, Tally, head};
 use crate::error::{Error, Result};
 use crate::op::{Combine, DataType, Head, Kind, Op, Shape, Wish};
 use crate::schedule::{self, Call, Lane, Plan, Step};
+use crate::trace::record::{self, Sealed};
 use crate::tune;
 
 /// What all plans of a communicator depend on.
@@ -28,6 +29,11 @@ pub struct Facts {
 pub(super) struct BatchPlan {
     pub(super) shapes: Box<[Shape]>,
     pub(super) parts: Vec<Part>,
+    pub(super) sealed: Sealed,
+    /// If it is nothing but small messages to one other rank.
+    pub(super) burst: Option<Burst>,
+    /// Whether it is worth knowing when it started before its first look.
+    pub(super) is_long: bool,
 }
 
 /// One plan, and what it is about.
@@ -44,8 +50,8 @@ pub(super) struct Part {
 pub(super) enum Work {
     /// The collective at this place of the batch.
     Collective(Collective),
-    /// All the point-to-point messages of the batch.
-    Messages,
+    /// All the point-to-point messages of the batch, and what they come to.
+    Messages(Tally),
 }
 
 /// What running a collective takes beside its steps.
@@ -69,7 +75,7 @@ impl Part {
     pub(super) fn describe(&self, ops: &[Op], number: u32) -> String {
         match &self.work {
             Work::Collective(collective) => head::describe(head::numbered(collective.head, number)),
-            Work::Messages => {
+            Work::Messages(_) => {
                 let sends = ops.iter().filter(|op| op.shape.kind == Kind::Send).count();
                 let receives = ops.iter().filter(|op| op.shape.kind == Kind::Recv).count();
                 match (sends, receives) {
@@ -82,8 +88,8 @@ impl Part {
     }
 }
 
-/// The plan of the batch.
-pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
+/// The plan of the batch, whose shapes have this hash.
+pub(super) fn compile(ops: &[Op], hash: u64, facts: &Facts) -> Result<BatchPlan> {
     let mut parts = Vec::new();
     let mut messages = Vec::new();
     for (index, op) in ops.iter().enumerate() {
@@ -99,9 +105,18 @@ pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
         let plan = coalesce::plan(&messages, facts.rank, facts.limits).map_err(|problem| {
             Error::usage("ncclGroupEnd", problem, "put each send to oneself and its receive into one group")
         })?;
-        parts.push(Part::new(plan, Work::Messages));
+        let tally = Tally::of(&plan, facts.limits);
+        parts.push(Part::new(plan, Work::Messages(tally)));
     }
-    Ok(BatchPlan { shapes: ops.iter().map(|op| op.shape).collect(), parts })
+    let bytes = ops.iter().map(|op| op.bytes() as u64).sum();
+    let is_pure = messages.len() == ops.len();
+    Ok(BatchPlan {
+        shapes: ops.iter().map(|op| op.shape).collect(),
+        parts,
+        burst: Burst::of(&messages, facts.rank, facts.limits).filter(|_| is_pure),
+        sealed: Sealed::new(record::Kind::Batch, hash, bytes, ops.len() as u32),
+        is_long: bytes >= record::LONG_BYTES || ops.len() >= record::LONG_COUNT,
+    })
 }
 
 impl Facts {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::counts::Counter;
 use super::one_sided::OneSided;
 use super::stream::Launch;
 use super::{Engine, Pass, Poll};
@@ -19,7 +20,7 @@ use crate::system::baton::{Baton, Held};
 use crate::system::wait::{Pause, Waiter};
 use crate::system::{fork, thread};
 use crate::transport::Peer;
-use crate::transport::shm::{Doorbell, ShmTransport, sleep_unless};
+use crate::transport::shm::{BulkCounts, Doorbell, ShmTransport, sleep_unless};
 
 /// The engine that jobs run on.
 pub type HostEngine = Engine<ShmTransport, Host>;
@@ -115,6 +116,22 @@ impl Endpoint {
     /// What ended the communicator, as far as is known here.
     pub fn failure(&self) -> Option<Error> {
         self.engine.take().failure().cloned()
+    }
+
+    /// What was counted since the birth, also by which paths large packets came.
+    pub fn counters(&self) -> Vec<Counter> {
+        let mut engine = self.engine.take();
+        let mut list = engine.counters();
+        let peers = (0..self.ranks).filter(|peer| *peer != self.rank);
+        let paths: Vec<_> = peers.map(|peer| engine.transport().bulk_counts(peer)).collect();
+        let mut add = |name, path: fn(&BulkCounts) -> u64| {
+            list.push(Counter::new(name, paths.iter().map(path).sum()));
+        };
+        add(c"bulk_direct", |counts| counts.direct);
+        add(c"bulk_mapped", |counts| counts.mapped);
+        add(c"bulk_attached", |counts| counts.attached);
+        add(c"bulk_streamed", |counts| counts.streamed);
+        list
     }
 
     /// Why it is broken for good. That it was revoked, here or by peers, is no reason.

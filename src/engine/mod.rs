@@ -2,9 +2,11 @@
 //!
 //! [`Engine`] is a state machine over one communicator's batches: [`Engine::submit`] takes one,
 //! [`Engine::poll`] moves it along and never blocks, [`Engine::completed`] says how far it came. It owns no
-//! thread and reads no clock. [`driver`] owns both: it decides who polls and how a wait waits.
+//! thread and reads no clock; its recorder, if the driver gives it one, does and tells nobody. [`driver`] decides who polls and how a wait waits.
 //!
 //! - `compile`: the plan of a batch, by the shapes of its operations; `cache`: plans already made.
+//! - `counts`: what is counted.
+//! - `held`: batches that leave together, since their path was busy.
 //! - `one_sided`: puts, signals and waits, which are batches of their own.
 //! - `run`: where the running plan stands. `act`: the hands that touch memory and the transport.
 //! - `stream`: streams of the host device, and launches, which tie batches of several communicators together.
@@ -12,7 +14,9 @@
 mod act;
 mod cache;
 mod compile;
+pub mod counts;
 pub mod driver;
+mod held;
 pub mod one_sided;
 mod run;
 pub mod stream;
@@ -28,14 +32,19 @@ use crate::error::{Error, Result};
 use crate::op::{Op, Wish};
 use crate::schedule::Algorithm;
 use crate::trace::log;
+use crate::trace::record::{self, Ended, LONE_COUNT, Recorder, Sealed};
 use crate::transport::{Peer, Standing, Transport};
 use crate::tune::estimate;
 use act::Hands;
 use cache::{Cache, PlanId};
 use compile::{Part, Work};
+use counts::Counter;
 use one_sided::OneSided;
 use run::{Advance, Run};
 use stream::Launch;
+
+/// Batches of one-sided calls have no shape.
+const ONE_SIDED: Sealed = Sealed::new(record::Kind::OneSided, 0, 0, 0);
 
 /// What a poll did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +94,7 @@ pub struct Engine<T, D> {
     failure: Option<Error>,
     /// The transport is not to be touched any more.
     has_left: bool,
+    recorder: Recorder,
 }
 
 impl<T: Transport, D: Device> Engine<T, D> {
@@ -105,7 +115,19 @@ impl<T: Transport, D: Device> Engine<T, D> {
             completed: 0,
             failure: None,
             has_left: false,
+            recorder: Recorder::default(),
         }
+    }
+
+    /// From now on `recorder` notes what is done.
+    pub fn record_by(&mut self, recorder: Recorder) {
+        self.recorder = recorder;
+    }
+
+    /// What notes what is done.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// Finds or makes the plan of a batch, so that whatever makes the batch impossible is known before
@@ -138,9 +160,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
     pub fn submit(&mut self, ops: &[Op], plan: PlanId, launch: Option<Arc<Launch>>) -> u64 {
         let mut list = self.spare.pop().unwrap_or_default();
         list.extend_from_slice(ops);
-        self.queue.push_back(Job { ops: list, plan, one_sided: None, launch, has_started: false });
-        self.submitted += 1;
-        self.submitted
+        self.push(Job { ops: list, plan, one_sided: None, launch, has_started: false })
     }
 
     /// Queues one-sided calls; the number at which [`Self::completed`] arrives when they are done.
@@ -153,9 +173,17 @@ impl<T: Transport, D: Device> Engine<T, D> {
         }
         let one_sided = Some(Box::new(one_sided::Run::new(calls)));
         let (ops, plan) = (Vec::new(), PlanId::NONE);
-        self.queue.push_back(Job { ops, plan, one_sided, launch, has_started: false });
+        Ok(self.push(Job { ops, plan, one_sided, launch, has_started: false }))
+    }
+
+    #[inline]
+    fn push(&mut self, job: Job) -> u64 {
+        if self.queue.is_empty() {
+            self.recorder.rest();
+        }
+        self.queue.push_back(job);
         self.submitted += 1;
-        Ok(self.submitted)
+        self.submitted
     }
 
     /// Takes a prepared batch and moves it along at once, at most for `polls` polls, if nothing is queued before
@@ -169,17 +197,22 @@ impl<T: Transport, D: Device> Engine<T, D> {
         self.submitted += 1;
         let plan = self.cache.get(id);
         self.run.start();
+        self.recorder.begin(plan.is_long);
         for _ in 0..polls {
             match self.run.advance(plan, ops, &mut self.hands) {
                 Ok(Advance::Done) => {
                     self.completed += 1;
+                    let ended = if plan.is_long { Ended::Now } else { Ended::ByLook };
+                    let lone_bytes = self.hands.counts.short_bytes();
+                    self.recorder.end(plan.sealed, self.completed, ended, lone_bytes);
                     return self.submitted;
                 }
-                // The pause leaves the line that is looked at to the peer that is writing it.
-                Ok(_) => std::hint::spin_loop(),
+                Ok(_) => self.recorder.look(),
                 Err(error) => {
+                    let (sealed, lone_bytes) = (plan.sealed, self.hands.counts.short_bytes());
                     self.fail(error);
                     self.completed += 1;
+                    self.recorder.end(sealed, self.completed, Ended::Failed, lone_bytes);
                     return self.submitted;
                 }
             }
@@ -201,6 +234,9 @@ impl<T: Transport, D: Device> Engine<T, D> {
         if pass == Pass::Done {
             self.submitted += 1;
             self.completed += 1;
+            if self.completed.is_multiple_of(LONE_COUNT) {
+                self.recorder.end_run(self.completed, self.hands.counts.short_bytes());
+            }
         }
         pass
     }
@@ -215,6 +251,15 @@ impl<T: Transport, D: Device> Engine<T, D> {
     #[must_use]
     pub fn submitted(&self) -> u64 {
         self.submitted
+    }
+
+    /// What it has counted.
+    #[must_use]
+    pub fn counters(&self) -> Vec<Counter> {
+        let plans = [self.cache.made_count, self.cache.found_count];
+        let mut list = counts::list(&self.hands.counts, self.submitted, self.hands.message_counts(), plans);
+        list.push(Counter::new(c"records", self.recorder.written()));
+        list
     }
 
     /// What ended the communicator, if something did.
@@ -249,11 +294,17 @@ impl<T: Transport, D: Device> Engine<T, D> {
         let Some(job) = self.queue.front_mut() else { return Ok(Poll::Idle) };
         if !job.has_started {
             if job.launch.as_ref().is_some_and(|launch| !launch.is_ready()) {
+                self.recorder.rest();
                 return Ok(Poll::Waiting);
             }
             job.has_started = true;
+            self.recorder.begin_queued();
             self.run.start();
         }
+        if self.queue.len() > 1 && self.send_joined() {
+            return Ok(Poll::Moved);
+        }
+        let Some(job) = self.queue.front_mut() else { return Ok(Poll::Idle) };
         let advance = match &mut job.one_sided {
             None => self.run.advance(self.cache.get(job.plan), &job.ops, &mut self.hands)?,
             Some(run) => run.advance(&mut self.hands, &mut self.used_signals)?,
@@ -272,6 +323,9 @@ impl<T: Transport, D: Device> Engine<T, D> {
     fn complete_front(&mut self, error: Option<&Error>) {
         let Some(mut job) = self.queue.pop_front() else { return };
         self.completed += 1;
+        let sealed = if job.plan == PlanId::NONE { ONE_SIDED } else { self.cache.get(job.plan).sealed };
+        let ended = if error.is_some() { Ended::Failed } else { Ended::Now };
+        self.recorder.end(sealed, self.completed, ended, self.hands.counts.short_bytes());
         if let Some(launch) = &job.launch {
             launch.finish_one(error);
         }
@@ -322,6 +376,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
         }
         self.run = Run::default();
         self.cache.forget();
+        self.hands.rest();
     }
 
     fn leave(&mut self, how: Peer) {
@@ -356,6 +411,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
         if self.queue.is_empty() {
             self.run = Run::default();
             self.cache.forget();
+            self.hands.rest();
         }
     }
 

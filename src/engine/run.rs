@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::act::{Bound, Hands, Outcome};
-use super::compile::{BatchPlan, Part};
+use super::compile::{BatchPlan, Part, Work};
 use crate::device::Device;
 use crate::error::Result;
 use crate::op::Op;
@@ -80,6 +80,9 @@ impl Run {
             }
             // The end of a part is progress, even if the next one cannot begin.
             has_moved = true;
+            if let Work::Messages(tally) = &part.work {
+                hands.counts.add(tally);
+            }
             self.part += 1;
             self.has_entered = false;
         }

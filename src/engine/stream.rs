@@ -60,6 +60,17 @@ impl Launch {
         self.tickets.iter().all(|(stream, ticket)| stream.up.load(Ordering::Acquire) == *ticket)
     }
 
+    /// Whether it is one batch on one stream, right behind `before`, which is so too: nothing comes between them.
+    pub(super) fn follows(&self, before: &Launch) -> bool {
+        let is_single = |launch: &Launch| launch.batches_left.load(Ordering::Relaxed) == 1;
+        match (&self.tickets[..], &before.tickets[..]) {
+            ([(stream, ticket)], [(other, earlier)]) => {
+                Arc::ptr_eq(stream, other) && *ticket == earlier + 1 && is_single(self) && is_single(before)
+            }
+            _ => false,
+        }
+    }
+
     /// Ends one of its batches.
     pub(super) fn finish_one(&self, error: Option<&Error>) {
         if let Some(error) = error {

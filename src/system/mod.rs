@@ -21,6 +21,7 @@ pub mod passing;
 pub mod permit;
 pub mod random;
 pub mod say;
+pub mod slots;
 pub mod socket;
 pub mod thread;
 pub mod wait;

@@ -1,5 +1,6 @@
-//! What happened. In this form: the log. (The recorder comes with "Small messages travel together".)
+//! What happened: the log, in words; the recorder, a few numbers for every batch.
 
 pub mod log;
+pub mod record;
 mod target;
 mod words;

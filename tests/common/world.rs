@@ -1,15 +1,18 @@
 //! A program on a simulated network: all ranks in one thread, in an order that a seed decides.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::sync::Arc;
 
 use shoal::coalesce::Limits;
 use shoal::device::host::Host;
+use shoal::engine::counts::Counter;
 use shoal::engine::stream::{Launch, Stream};
 use shoal::engine::{Engine, Facts, Poll};
 use shoal::error::Error;
 use shoal::op::{Address, Kind, Manner, Op, Shape};
 use shoal::schedule::{Algorithm, Hosts};
+use shoal::trace::record::Recorder;
 use shoal::transport::Peer;
 use shoal::transport::sim::{Network, SimTransport, Weather};
 
@@ -174,6 +177,9 @@ pub fn run(program: &Program, oracle: &Oracle, setup: &Setup) -> Result<Report, 
     world.run().map_err(|problem| {
         format!("seed {}: {problem}\n{setup:?}\n{} ranks\n{}", program.seed, program.ranks, world.describe())
     })?;
+    if setup.trouble.is_none() {
+        world.check_counters().map_err(|problem| format!("seed {}: {problem}\n{setup:?}", program.seed))?;
+    }
     Ok(Report {
         packet_count: world.networks.iter().map(Network::packet_count).sum(),
         ends_at_ns: world.networks.iter().map(Network::now_ns).collect(),
@@ -192,7 +198,10 @@ impl<'a> World<'a> {
             engines: (0..program.comm_count)
                 .map(|comm| {
                     let rank = program.rank_in(comm, world);
-                    Engine::new(networks[comm as usize].join(rank), Host, facts(program, setup, rank))
+                    let transport = networks[comm as usize].join(rank);
+                    let mut engine = Engine::new(transport, Host, facts(program, setup, rank));
+                    engine.record_by(Recorder::new(16, rank, program.ranks).expect("a page"));
+                    engine
                 })
                 .collect(),
             streams: (0..program.stream_count).map(|_| Arc::default()).collect(),
@@ -447,6 +456,32 @@ impl<'a> World<'a> {
             }
         }
         placement.spoil();
+        Ok(())
+    }
+
+    /// What went in came out, and each frame left for one reason.
+    fn check_counters(&self) -> Result<(), String> {
+        for (comm, network) in self.networks.iter().enumerate() {
+            let engines = self.actors.iter().map(|actor| &actor.engines[comm]);
+            let counters: Vec<Counter> = engines.flat_map(|engine| engine.counters()).collect();
+            let sum = |name: &CStr| -> u64 {
+                counters.iter().filter(|counter| counter.name == name).map(|counter| counter.value).sum()
+            };
+            let reasons = [c"frames_sealed", c"frames_full", c"frames_long", c"frames_held"];
+            let equal = [
+                ("messages", sum(c"messages"), sum(c"received_messages")),
+                ("bytes", sum(c"message_bytes"), sum(c"received_message_bytes")),
+                ("frames", sum(c"frames"), sum(c"received_frames")),
+                ("reasons", sum(c"frames"), reasons.map(sum).iter().sum()),
+                ("records", sum(c"records"), sum(c"batches")),
+                ("packets", network.packet_count(), sum(c"frames") + sum(c"collective_packets")),
+            ];
+            for (what, one, other) in equal {
+                if one != other {
+                    return Err(format!("communicator {comm} counts {what}: {one} and {other}"));
+                }
+            }
+        }
         Ok(())
     }
 

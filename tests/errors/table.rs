@@ -48,6 +48,8 @@ pub(crate) enum Arg {
     Handle,
     /// The room in a buffer.
     Room,
+    /// The room in a list of counters.
+    CounterRoom,
     /// How many ids, and where they lie.
     IdCount,
     Ids,
@@ -250,6 +252,7 @@ functions! {
         [Memory("sendbuff"), Memory("recvbuff"), Count, Type, Root, Comm, Stream, Wishes];
     Plain true pncclScatterConfig: "ncclScatterConfig"
         [Memory("sendbuff"), Memory("recvbuff"), Count, Type, Root, Comm, Stream, Wishes];
+    Plain false shoalCommCounters: "shoalCommCounters" [Comm, Place("out"), CounterRoom, Place("count")];
     Plain false shoalStreamCreate: "shoalStreamCreate" [Place("stream")];
     Plain false shoalStreamSynchronize: "shoalStreamSynchronize" [StreamHandle];
     Plain false shoalStreamQuery: "shoalStreamQuery" [StreamHandle];
@@ -322,6 +325,7 @@ pub(crate) fn good(argument: Arg, world: &World) -> usize {
         Arg::Key => c"SHOAL_SPIN".as_ptr().addr(),
         Arg::Handle => world.handle,
         Arg::Room => int(64),
+        Arg::CounterRoom => int(8),
         Arg::Scalar => world.memory.as_ptr().addr(),
         Arg::Residence => int(1),
         Arg::Any => 0,
@@ -389,6 +393,7 @@ pub(crate) fn refused(argument: Arg, world: &World) -> Vec<Bad> {
         Arg::Handle => {
             vec![bad(0, "h"), bad(16, "h"), bad(usize::MAX, "h"), bad(world.memory.as_ptr().addr(), "h")]
         }
+        Arg::CounterRoom => [-1, c_int::MIN].map(|value| bad(int(value), "room")).into(),
         Arg::Room => [-1, 0, 3].map(|value| bad(int(value), "maxLen")).into(),
         Arg::IdCount => [0, -1, 2, c_int::MAX].map(|value| bad(int(value), "nId is ")).into(),
         Arg::Ids => vec![bad(0, "commIds")],

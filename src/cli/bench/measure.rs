@@ -282,9 +282,10 @@ fn describe_counters(row: &Row) -> String {
     if row.counters.is_empty() {
         return "counters: this library has none (no shoalCommCounters)".to_owned();
     }
-    let one = |(name, value): (&String, &f64)| format!("{name} {value}");
-    let all: Vec<String> = row.counters.iter().map(one).collect();
-    format!("counters of rank 0 a call: {}", all.join(", "))
+    let counted = row.counters.iter().filter(|(_, value)| **value != 0.0);
+    let all: Vec<String> = counted.map(|(name, value)| format!("{name} {value}")).collect();
+    let list = if all.is_empty() { "none has grown".to_owned() } else { all.join(", ") };
+    format!("counters of rank 0 a call: {list}")
 }
 
 /// Digits below a tenth of a nanosecond say nothing.

@@ -1,7 +1,7 @@
 //! The steps of point-to-point messages. The memory of each is its operation's own.
 
 use super::{Hands, Outcome};
-use crate::coalesce::{LENGTH_BYTES, head};
+use crate::coalesce::{Burst, LENGTH_BYTES, head};
 use crate::device::Device;
 use crate::engine::Pass;
 use crate::engine::run::Progress;
@@ -41,8 +41,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
                 let source = ops[from.buffer as usize].source;
                 // SAFETY: the source as at the top of `act`.
                 let (outcome, is_begun) = unsafe { self.send(peer, head, source, from.bytes, progress)? };
-                let sent_count = &mut self.sent_count[peer as usize];
-                *sent_count = sent_count.wrapping_add(u32::from(is_begun));
+                self.sent_count[peer as usize] += u64::from(is_begun);
+                self.counts.frames += u64::from(is_begun);
                 Ok(outcome)
             }
             Action::SendFrame { peer, first, count, bytes } => {
@@ -74,7 +74,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
     /// The head of the next message to `peer`.
     #[inline]
     fn next_head(&self, peer: u32, bytes: usize) -> crate::transport::Head {
-        head::numbered(head::of_message(bytes), self.sent_count[peer as usize])
+        head::numbered(head::of_message(bytes), self.sent_count[peer as usize] as u32)
     }
 
     /// A lone message, in one packet, without a plan.
@@ -87,7 +87,10 @@ impl<T: Transport, D: Device> Hands<T, D> {
                 return Pass::No;
             }
             return match self.take_whole(peer, op.target, bytes) {
-                Some(Outcome::Done) => Pass::Done,
+                Some(Outcome::Done) => {
+                    self.counts.short_received_bytes += bytes as u64;
+                    Pass::Done
+                }
                 Some(_) => Pass::NotYet,
                 None => Pass::No,
             };
@@ -100,7 +103,9 @@ impl<T: Transport, D: Device> Hands<T, D> {
         // SAFETY: the source as at the top of `act`; `room` was reserved for these bytes.
         unsafe { self.fill(peer, op.source, Address(room.expose_provenance()), bytes, true) };
         self.transport.publish(peer, head);
-        self.sent_count[place] = self.sent_count[place].wrapping_add(1);
+        self.sent_count[place] += 1;
+        self.counts.short_frames += 1;
+        self.counts.short_sent_bytes += bytes as u64;
         Pass::Done
     }
 
@@ -109,7 +114,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
     #[inline]
     fn take_whole(&mut self, peer: u32, target: Address, bytes: usize) -> Option<Outcome> {
         let received_count = &mut self.received_count[peer as usize];
-        let expected = head::numbered(head::of_message(bytes), *received_count);
+        let expected = head::numbered(head::of_message(bytes), *received_count as u32);
         match self.transport.peek_whole(peer, expected, bytes) {
             Whole::Absent => Some(Outcome::Blocked),
             Whole::Unknown => None,
@@ -118,7 +123,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
                 // SAFETY: the target as at the top of `act`; the view holds as many bytes.
                 unsafe { self.device.copy(view, target, bytes) };
                 self.transport.drop_whole(peer, bytes);
-                *received_count = received_count.wrapping_add(1);
+                *received_count += 1;
+                self.counts.received_frames += 1;
                 Some(Outcome::Done)
             }
         }
@@ -144,10 +150,39 @@ impl<T: Transport, D: Device> Hands<T, D> {
             into = into.add(message.bytes);
         }
         let sent_count = &mut self.sent_count[peer as usize];
-        let head = head::numbered(head::of_frame(messages.len() as u32), *sent_count);
-        *sent_count = sent_count.wrapping_add(messages.len() as u32);
+        let head = head::numbered(head::of_frame(messages.len() as u32), *sent_count as u32);
+        *sent_count += messages.len() as u64;
+        self.counts.frames += 1;
         self.transport.publish(peer, head);
         Outcome::Done
+    }
+
+    /// Sends the messages of several batches in one frame; `false` if there is no room for it.
+    pub(in crate::engine) fn send_burst<'a>(
+        &mut self,
+        burst: Burst,
+        ops: impl Iterator<Item = &'a Op>,
+    ) -> bool {
+        let Burst { peer, count, frame_bytes } = burst;
+        let Some(room) = self.transport.reserve(peer, frame_bytes) else { return false };
+        let mut length_at = Address(room.expose_provenance());
+        let mut into = length_at.add(count as usize * LENGTH_BYTES);
+        for op in ops {
+            let length = (op.bytes() as u32).to_le_bytes();
+            // SAFETY: `frame_bytes` is the sum of the lengths' and the messages' bytes of these operations, so both
+            // cursors stay within the room; the sources as at the top of `act`.
+            unsafe {
+                self.device.copy(Address(length.as_ptr().expose_provenance()), length_at, LENGTH_BYTES);
+                self.device.copy(op.source, into, op.bytes());
+            }
+            (length_at, into) = (length_at.add(LENGTH_BYTES), into.add(op.bytes()));
+        }
+        let sent_count = &mut self.sent_count[peer as usize];
+        let head = head::numbered(head::of_frame(count), *sent_count as u32);
+        *sent_count += u64::from(count);
+        self.counts.add_held((frame_bytes - count as usize * LENGTH_BYTES) as u64);
+        self.transport.publish(peer, head);
+        true
     }
 
     /// Takes messages from `peer`, from whatever packets bring them, as far as they have come.
@@ -170,7 +205,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
                     Outcome::Blocked => return Ok(outcome),
                 }
                 (progress.has_begun, progress.moved_bytes) = (false, 0);
-                self.received_count[place] = self.received_count[place].wrapping_add(1);
+                self.received_count[place] += 1;
+                self.counts.received_frames += 1;
                 1
             } else {
                 match self.take_whole(peer, target, next.bytes) {
@@ -191,7 +227,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
     /// once; `None` if there is no packet.
     fn look(&mut self, peer: u32, left: Awaited<'_>, progress: &mut Progress) -> Result<Option<u32>> {
         let bytes = left.messages.first().map_or(0, |next| next.bytes);
-        let expected = head::numbered(head::of_message(bytes), self.received_count[peer as usize]);
+        let expected = head::numbered(head::of_message(bytes), self.received_count[peer as usize] as u32);
         let Some(front) = self.transport.front(peer)? else { return Ok(None) };
         if let Some(count) = head::frame_count(front.head) {
             let is_next = head::sequence(front.head) == head::sequence(expected);
@@ -207,8 +243,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
         Ok(Some(0))
     }
 
-    /// Takes a frame whole if it brings just what is awaited next; else notes its lengths, so that its messages
-    /// are taken one by one. How many were taken.
+    /// Takes a frame whole if it brings just what is awaited next; else holds it, so that its messages are taken one
+    /// by one. How many were taken.
     fn open_frame(&mut self, peer: u32, front: Front, count: usize, left: Awaited<'_>) -> Result<u32> {
         // A frame is eager, so all of it is there at once.
         let view = self.transport.view(peer, front.bytes)?;
@@ -230,8 +266,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
             }
             self.transport.consume(peer, front.bytes);
             self.transport.finish(peer);
-            let received_count = &mut self.received_count[peer as usize];
-            *received_count = received_count.wrapping_add(count as u32);
+            self.received_count[peer as usize] += count as u64;
+            self.counts.received_frames += 1;
             return Ok(count as u32);
         }
         let inbound = &mut self.inbound[peer as usize];
@@ -244,8 +280,12 @@ impl<T: Transport, D: Device> Hands<T, D> {
             inbound.lengths.clear();
             return Err(torn(peer));
         }
-        inbound.next = Address(rest.as_ptr().expose_provenance());
-        inbound.frame_bytes = front.bytes;
+        inbound.held.clear();
+        inbound.held.extend_from_slice(rest);
+        inbound.next = 0;
+        self.transport.consume(peer, front.bytes);
+        self.transport.finish(peer);
+        self.counts.received_frames += 1;
         Ok(0)
     }
 
@@ -254,22 +294,17 @@ impl<T: Transport, D: Device> Hands<T, D> {
         let inbound = &mut self.inbound[peer as usize];
         let length = inbound.lengths[inbound.taken_count] as usize;
         if length != bytes {
-            let sequence = self.received_count[peer as usize];
+            let sequence = self.received_count[peer as usize] as u32;
             let [expected, found] =
                 [bytes, length].map(|bytes| head::numbered(head::of_message(bytes), sequence));
             return Err(self.mismatch(peer, expected, bytes, Front { head: found, bytes: length }));
         }
-        // SAFETY: the target as at the top of `act`. `next` lies in the frame, whose lengths add up; nothing was
-        // received from the peer since the frame was viewed, so the view is still in place.
-        unsafe { self.device.copy(inbound.next, target, length) };
-        inbound.next = inbound.next.add(length);
+        let message = &inbound.held[inbound.next..][..length];
+        // SAFETY: the target as at the top of `act`; the slice holds as many bytes.
+        unsafe { self.device.copy(Address(message.as_ptr().expose_provenance()), target, length) };
+        inbound.next += length;
         inbound.taken_count += 1;
-        let received_count = &mut self.received_count[peer as usize];
-        *received_count = received_count.wrapping_add(1);
-        if !inbound.is_open() {
-            self.transport.consume(peer, inbound.frame_bytes);
-            self.transport.finish(peer);
-        }
+        self.received_count[peer as usize] += 1;
         Ok(())
     }
 }

@@ -10,6 +10,7 @@
 mod messages;
 
 use super::compile::{Collective, Part, Work};
+use super::counts::Counts;
 use super::run::Progress;
 use crate::coalesce::head;
 use crate::device::{Device, Multiplier};
@@ -56,14 +57,17 @@ impl Bound {
     }
 }
 
-/// The frame whose messages are being taken, per peer.
+/// The frame whose messages are being taken, per peer. It was copied out of its line when its first message was
+/// asked for: a frame that kept its room until the last one is would stop a sender whose messages one by one had
+/// gone on.
 #[derive(Clone, Debug, Default)]
 struct Inbound {
     lengths: Vec<u32>,
     taken_count: usize,
-    /// Where the next message lies. The frame is whole, and stays in place until it is finished.
-    next: Address,
-    frame_bytes: usize,
+    /// The messages, one behind the other.
+    held: Vec<u8>,
+    /// Where the next message starts.
+    next: usize,
 }
 
 impl Inbound {
@@ -80,8 +84,10 @@ pub(super) struct Hands<T, D> {
     pub(super) ranks: u32,
     device: D,
     inbound: Vec<Inbound>,
-    sent_count: Vec<u32>,
-    received_count: Vec<u32>,
+    /// Messages, by peer. A packet carries the lower half of the number.
+    sent_count: Vec<u64>,
+    received_count: Vec<u64>,
+    pub(super) counts: Counts,
     /// How many collectives were begun.
     pub(super) collective_count: u32,
 }
@@ -97,8 +103,21 @@ impl<T: Transport, D: Device> Hands<T, D> {
             inbound: vec![Inbound::default(); ranks_count],
             sent_count: vec![0; ranks_count],
             received_count: vec![0; ranks_count],
+            counts: Counts::default(),
             collective_count: 0,
         }
+    }
+
+    /// Gives back memory that is made anew when it is needed.
+    pub(super) fn rest(&mut self) {
+        for inbound in self.inbound.iter_mut().filter(|inbound| !inbound.is_open()) {
+            *inbound = Inbound::default();
+        }
+    }
+
+    /// How many messages were sent, and how many taken.
+    pub(super) fn message_counts(&self) -> [u64; 2] {
+        [&self.sent_count, &self.received_count].map(|counts| counts.iter().sum())
     }
 
     /// The head of the collective that was begun last.
@@ -158,7 +177,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
         progress: &mut Progress,
     ) -> Result<Outcome> {
         match &part.work {
-            Work::Messages => self.act_on_messages(action, &part.plan, ops, progress),
+            Work::Messages(_) => self.act_on_messages(action, &part.plan, ops, progress),
             Work::Collective(collective) => self.act_on_collective(action, collective, bound, progress),
         }
     }
@@ -175,8 +194,12 @@ impl<T: Transport, D: Device> Hands<T, D> {
         match *action {
             Action::Send { peer, from } => {
                 // SAFETY: the source as at the top of the file.
-                let (outcome, _) =
+                let (outcome, is_begun) =
                     unsafe { self.send(peer, bound.head, bound.at(from, 0), from.bytes, progress)? };
+                if is_begun {
+                    self.counts.collective_packets += 1;
+                    self.counts.collective_bytes += from.bytes as u64;
+                }
                 Ok(outcome)
             }
             Action::Recv { peer, into } => {
@@ -323,7 +346,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
     fn recognize(&mut self, peer: u32, expected: Head, bytes: usize) -> Result<bool> {
         let inbound = &self.inbound[peer as usize];
         if inbound.is_open() {
-            let sequence = self.received_count[peer as usize];
+            let sequence = self.received_count[peer as usize] as u32;
             let length = inbound.lengths[inbound.taken_count] as usize;
             let found = head::numbered(head::of_message(length), sequence);
             return Err(self.mismatch(peer, expected, bytes, Front { head: found, bytes: length }));
