@@ -94,7 +94,7 @@ pub enum Refusal {
     NoForm,
     /// Folding was asked for and cannot be.
     NotAlike(String),
-    /// More steps than [`MOST_STEPS`], and why they were not folded.
+    /// More steps than [`MOST_STEPS`], and why so many.
     TooLarge(String),
     /// The messages of a batch do not fit together.
     Mismatch(String),
@@ -105,9 +105,7 @@ impl fmt::Display for Refusal {
         match self {
             Refusal::NoForm => formatter.write_str("no form for this operation"),
             Refusal::NotAlike(why) => write!(formatter, "cannot be folded: {why}"),
-            Refusal::TooLarge(why) => {
-                write!(formatter, "more than {MOST_STEPS} steps event by event, and cannot be folded: {why}")
-            }
+            Refusal::TooLarge(why) => write!(formatter, "more than {MOST_STEPS} steps, {why}"),
             Refusal::Mismatch(why) => write!(formatter, "the messages do not fit together: {why}"),
         }
     }
@@ -272,7 +270,9 @@ impl Job<'_> {
             let program = make(rank).ok_or(Refusal::NoForm)?;
             steps += program.steps.len() as u64 * u64::from(self.calls);
             if steps > MOST_STEPS {
-                return Err(Refusal::TooLarge(unfolded.unwrap_or_default()));
+                let folded = || format!("though {} ranks stand for all", fold.period());
+                let why = unfolded.map_or_else(folded, |why| format!("for it cannot be folded: {why}"));
+                return Err(Refusal::TooLarge(why));
             }
             programs.push(program);
         }

@@ -36,8 +36,10 @@ pub(super) fn run(options: &Options, machine: &Machine, name: &str) -> Result<bo
     let lines = mix::read(&text).map_err(|error| Failure(format!("{name}: {error}")))?;
     let total = mix::total(machine, &lines, &choice, limits(options))
         .map_err(|error| Failure(format!("{name}: {error}")))?;
-    let mut rows = vec![("fastest of each call", total.fastest_ns, false), ("table", total.chosen_ns, false)];
+    let mut rows = Vec::new();
     if total.groups < total.calls {
+        rows.push(("fastest of each call", total.fastest_ns, false));
+        rows.push(("table", total.chosen_ns, false));
         rows.extend(total.alone.iter().map(|(algorithm, ns, bound)| (algorithm.name(), *ns, *bound)));
     }
     let groups = [
