@@ -1,7 +1,7 @@
 # What is simulated: the pictures of docs/regions, and the fit of docs/simulate.md to what was measured.
 REGIONS_OPERATIONS ?= allreduce reduce broadcast allgather reducescatter alltoall gather scatter
 REGIONS_MACHINES ?= cluster flat host
-REGIONS_RANKS ?= 1024
+REGIONS_RANKS ?= 256
 SIMULATE_RECORD ?= $(lastword $(sort $(wildcard benches/records/*-simulate.jsonl)))
 
 .PHONY: regions simulate-fit

@@ -16,7 +16,7 @@ pub(super) struct Curve {
 
 /// Who has which colour, in every picture: in the order of [`Algorithm::ALL`].
 const COLOURS: [&str; 14] = [
-    "#c2185b", "#f48fb1", "#1565c0", "#2e7d32", "#66bb6a", "#c5e1a5", "#00897b", "#f9a825", "#ef6c00",
+    "#c2185b", "#9e9d24", "#1565c0", "#2e7d32", "#66bb6a", "#c5e1a5", "#00897b", "#f9a825", "#ef6c00",
     "#6a1b9a", "#64b5f6", "#b39ddb", "#6d4c41", "#bcaaa4",
 ];
 
