@@ -237,3 +237,15 @@ fn ranks_that_share_a_core_wait_for_their_turn() {
     let times = [&own, &shared].map(|machine| time(machine, &case, Algorithm::Exchange));
     assert!(times[1] > times[0] + 1000.0, "{times:?}");
 }
+
+#[test]
+fn the_machines_of_the_documents_can_be_read() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/regions");
+    let entries = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path());
+    let machines: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "txt")).collect();
+    assert!(machines.len() >= 4, "{machines:?}");
+    for path in machines {
+        let text = std::fs::read_to_string(&path).expect("a file");
+        shoal::simulate::file::read(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
