@@ -146,7 +146,7 @@ fn report<'all>(machine: &Machine, measured: impl Iterator<Item = &'all Measured
         errors.entry((kind.name().to_owned(), ranks)).or_default().push(error);
         all.push(error);
     }
-    println!("\n| operation | ranks | samples | median error | of four, three below |");
+    println!("\n| operation | ranks | samples | median error | three of four below |");
     println!("|---|---|---|---|---|");
     let row = |name: &str, ranks: &str, errors: &mut Vec<f64>| {
         errors.sort_by(f64::total_cmp);
