@@ -15,6 +15,8 @@
 //! | [`coalesce`] | which messages share a frame, the frame's layout, and why frames leave |
 //! | [`tune`] | which algorithm, by size |
 //! | [`schedule`] | one algorithm per file, each a pure function to steps on byte ranges; `check` proves them |
+//! | [`simulate`] | thousands of ranks on paper: the same plans over links and cores as discrete events |
+//! | [`model`] | what a training job should communicate, by formulas |
 //! | [`engine`] | runs plans: a state machine, and one thin driver that owns threads and clocks |
 //! | [`transport`] | one trait; `shm` and `sim` behind it. Moves bytes between peers |
 //! | [`device`] | one trait; `host` behind it: copies and reductions |
@@ -86,8 +88,10 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod group;
+pub mod model;
 pub mod op;
 pub mod schedule;
+pub mod simulate;
 pub mod stock;
 pub mod system;
 pub mod topology;

@@ -6,6 +6,8 @@
 //! | [`peers`] | `shoal peers`: the same measurement of this library, MPI and UCX, side by side |
 //! | [`plot`] | `shoal plot`: pictures and the README's table, from records |
 //! | [`doctor`] | `shoal doctor`: what this machine offers, what is wrong, what to do |
+//! | [`model`] | `shoal model`: what a training job should communicate |
+//! | [`simulate`] | `shoal simulate`: thousands of ranks on paper |
 //! | [`canary`] | how far the cores are apart right now |
 //! | `floor` | what the machine allows |
 //! | `board` | where the ranks of a run meet, without a call into what is measured |
@@ -19,8 +21,10 @@ pub mod doctor;
 mod floor;
 mod library;
 mod machine;
+pub mod model;
 pub mod peers;
 pub mod plot;
+pub mod simulate;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -47,6 +51,10 @@ pub enum Command {
     Plot(plot::Options),
     /// Say what this machine offers, what is wrong with it, and what to do.
     Doctor(doctor::Options),
+    /// Run the schedules of thousands of ranks on paper.
+    Simulate(Box<simulate::options::Options>),
+    /// Say what a training job should communicate.
+    Model(Box<model::Options>),
 }
 
 /// Why the command could not do it, as a sentence for a person.
@@ -73,6 +81,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Command::Peers(options) => peers::run(options),
         Command::Plot(options) => plot::run(options),
         Command::Doctor(options) => doctor::run(options),
+        Command::Simulate(options) => simulate::run(options),
+        Command::Model(options) => model::run(options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

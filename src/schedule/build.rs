@@ -13,8 +13,12 @@
 //! 3. A source that shares no memory with the target is never written, and is not remembered at all.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashMap};
+mod memory;
+
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+
+use memory::Memory;
 
 use super::{Action, Call, Lane, Plan, Range, SCRATCH, SOURCE, Step, TARGET, Wait};
 use crate::op::Kind;
@@ -126,108 +130,6 @@ impl Shared {
             }
             _ => range,
         }
-    }
-}
-
-/// Who touched which bytes of one buffer last.
-#[derive(Debug, Default)]
-struct Memory {
-    /// By first byte; disjoint.
-    segments: BTreeMap<usize, Segment>,
-}
-
-#[derive(Clone, Debug)]
-struct Segment {
-    end: usize,
-    writer: Option<u32>,
-    /// Since it was written: mostly one, which then costs no allocation.
-    reader: Option<u32>,
-    more_readers: Vec<u32>,
-}
-
-impl Segment {
-    fn new(end: usize, writer: Option<u32>, reader: Option<u32>) -> Segment {
-        Segment { end, writer, reader, more_readers: Vec::new() }
-    }
-
-    fn read(&mut self, step: u32, needed: &mut Vec<u32>) {
-        needed.extend(self.writer);
-        match self.reader {
-            None => self.reader = Some(step),
-            Some(_) => self.more_readers.push(step),
-        }
-    }
-
-    /// What a writer has to wait for.
-    fn add_users(&self, needed: &mut Vec<u32>) {
-        if self.reader.is_none() {
-            needed.extend(self.writer);
-        }
-        needed.extend(self.reader.iter().chain(&self.more_readers));
-    }
-}
-
-impl Memory {
-    /// Makes `offset` a border between segments.
-    fn split(&mut self, offset: usize) {
-        if let Some((_, before)) = self.segments.range_mut(..offset).next_back()
-            && before.end > offset
-        {
-            let after = before.clone();
-            before.end = offset;
-            self.segments.insert(offset, after);
-        }
-    }
-
-    /// Whether nobody has touched these bytes.
-    fn is_new(&self, range: Range) -> bool {
-        self.segments.range(..range.end()).next_back().is_none_or(|(_, before)| before.end <= range.offset)
-    }
-
-    fn read(&mut self, range: Range, step: u32, needed: &mut Vec<u32>) {
-        // Most ranges are used as they were before, or for the first time.
-        if let Some(segment) = self.segments.get_mut(&range.offset).filter(|it| it.end == range.end()) {
-            return segment.read(step, needed);
-        }
-        if self.is_new(range) {
-            self.segments.insert(range.offset, Segment::new(range.end(), None, Some(step)));
-            return;
-        }
-        self.split(range.offset);
-        self.split(range.end());
-        let mut gaps = Vec::new();
-        let mut next = range.offset;
-        for (&start, segment) in self.segments.range_mut(range.offset..range.end()) {
-            if start > next {
-                gaps.push((next, start));
-            }
-            next = segment.end;
-            segment.read(step, needed);
-        }
-        if next < range.end() {
-            gaps.push((next, range.end()));
-        }
-        for (start, end) in gaps {
-            self.segments.insert(start, Segment::new(end, None, Some(step)));
-        }
-    }
-
-    fn write(&mut self, range: Range, step: u32, needed: &mut Vec<u32>) {
-        let written = Segment::new(range.end(), Some(step), None);
-        if let Some(segment) = self.segments.get_mut(&range.offset).filter(|it| it.end == range.end()) {
-            segment.add_users(needed);
-            *segment = written;
-            return;
-        }
-        if !self.is_new(range) {
-            self.split(range.offset);
-            self.split(range.end());
-            while let Some((&start, segment)) = self.segments.range(range.offset..range.end()).next() {
-                segment.add_users(needed);
-                self.segments.remove(&start);
-            }
-        }
-        self.segments.insert(range.offset, written);
     }
 }
 

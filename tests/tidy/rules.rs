@@ -101,6 +101,8 @@ pub(crate) const EDGES: &[(&str, &[&str])] = &[
     ("schedule", &["op"]),
     ("coalesce", &["op", "error", "schedule"]),
     ("tune", &["op", "error", "topology", "schedule"]),
+    ("simulate", &["op", "schedule", "coalesce"]),
+    ("model", &[]),
     ("trace", &["op", "error", "config", "system"]),
     ("system", &["op", "error"]),
     ("stock", &["op", "error", "config", "trace", "system"]),
@@ -169,6 +171,8 @@ pub(crate) const EDGES: &[(&str, &[&str])] = &[
             "comm/bootstrap",
             "group",
             "abi",
+            "simulate",
+            "model",
         ],
     ),
 ];
