@@ -14,6 +14,9 @@ use shoal::comm::{Comm, Options, unique_id};
 use shoal::group;
 use shoal::op::{Address, DataType, Kind, Manner, Op, Reduction, Scalar, Shape};
 use shoal::schedule::{self, Algorithm, Call, Hosts};
+use shoal::tune::predict::call_of;
+use shoal::tune::table::Choices;
+use shoal::tune::{self, Facts};
 
 /// Calls of one rank: a name, the operation, its elements.
 const CALLS: &[(&str, Kind, usize)] = &[
@@ -147,6 +150,27 @@ fn plans(criterion: &mut Criterion) {
     bench.finish();
 }
 
+/// Of what a new shape of a call costs the part that decides.
+fn choices(criterion: &mut Criterion) {
+    let mut bench = criterion.benchmark_group("choice");
+    for ranks in [2u32, 8, 1024] {
+        let facts = Facts {
+            ranks,
+            ranks_per_host: ranks,
+            cores: 2,
+            hosts: Hosts::one(),
+            is_deterministic: false,
+            choices: Choices::default(),
+        };
+        let facts = facts.with_table(None);
+        let call = call_of(Kind::AllReduce, 1 << 20, DataType::Float32, ranks);
+        bench.bench_function(format!("{ranks} ranks"), |bencher| {
+            bencher.iter(|| tune::choose(black_box(&call), &facts, ""));
+        });
+    }
+    bench.finish();
+}
+
 fn births(criterion: &mut Criterion) {
     let mut bench = criterion.benchmark_group("birth");
     bench.sample_size(10).measurement_time(Duration::from_secs(2));
@@ -169,5 +193,5 @@ fn births(criterion: &mut Criterion) {
     bench.finish();
 }
 
-criterion_group!(benches, calls, entries, plans, births);
+criterion_group!(benches, calls, entries, plans, choices, births);
 criterion_main!(benches);

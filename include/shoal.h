@@ -68,6 +68,13 @@ ncclResult_t shoalCommCounters(ncclComm_t comm, shoalCounter_t* out, int room, i
 /* val.i: 0 keeps the call out of frames that it could share with others of its group. */
 #define SHOAL_OPTION_COALESCE 2
 
+/*
+ * From now on `table` says which algorithms the communicator uses, in the form of the files that `shoal tune` writes;
+ * where it says nothing, and if it is NULL, the built-in tables do. Every rank passes the same text, between the same
+ * operations and when all of them are done.
+ */
+ncclResult_t shoalCommSetTable(ncclComm_t comm, const char* table);
+
 #ifdef __cplusplus
 }
 #endif

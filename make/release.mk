@@ -27,6 +27,8 @@ release: ## the library and the command as they are measured, for glibc 2.28 or 
 	$(CC) $(RELEASE_LINK) -o $(RELEASE)/libshoal.so.new -Wl,--whole-archive $(RELEASE)/libshoal.a -Wl,--no-whole-archive \
 		$$(test ! -e $(STUBS)/library.o || echo $(STUBS)/library.o -L$(STUBS)) -lgcc_s -lpthread -ldl -lm -lc
 	mv -f $(RELEASE)/libshoal.so.new $(RELEASE)/libshoal.so
+	$(CARGO) rustc --package shoal-nccl --release --locked --lib --crate-type cdylib
+	cp -f $(RELEASE)/libshoal_nccl.so $(RELEASE)/libshoal-nccl.so
 
 release-check: release ## that the release shows its interface, needs no glibc above 2.28, and runs
 	SHOAL_TEST_LIBRARY=$(CURDIR)/$(RELEASE)/libshoal.so $(CARGO) test --locked --test abi
@@ -37,6 +39,7 @@ install: release
 	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(RELEASE)/libshoal.so $(DESTDIR)$(PREFIX)/lib/libnccl.so.2
 	ln -sf libnccl.so.2 $(DESTDIR)$(PREFIX)/lib/libnccl.so
+	install -m 755 $(RELEASE)/libshoal-nccl.so $(DESTDIR)$(PREFIX)/lib/libshoal-nccl.so
 	install -m 644 include/nccl.h include/shoal.h $(DESTDIR)$(PREFIX)/include/
 	install -m 755 $(RELEASE)/shoal $(DESTDIR)$(PREFIX)/bin/shoal
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(SHOAL_VERSION)|' link/shoal.pc.in \

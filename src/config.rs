@@ -12,6 +12,7 @@ mod nearest;
 mod reader;
 mod sources;
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -136,6 +137,12 @@ pub const SETTINGS: &[Setting] = &[
          leaders or slices, for every collective that has it",
     ),
     row(
+        "SHOAL_TABLE",
+        &[],
+        "",
+        "path of a table of choices, of rank 0 for all ranks; built-in: no file; empty: the user's cache (shoal tune)",
+    ),
+    row(
         "SHOAL_DETERMINISTIC",
         &[],
         "0",
@@ -194,6 +201,7 @@ pub struct Config {
     /// `None`: by ranks per core.
     pub spin: Option<u32>,
     pub algorithm: String,
+    pub table: String,
     pub deterministic: bool,
     pub records: usize,
     pub device: String,
@@ -243,6 +251,7 @@ impl Config {
             bulk_bytes: reader.auto("SHOAL_BULK_BYTES"),
             spin: reader.auto("SHOAL_SPIN"),
             algorithm: reader.text("SHOAL_ALGORITHM"),
+            table: reader.text("SHOAL_TABLE"),
             deterministic: reader.number::<u8>("SHOAL_DETERMINISTIC") != 0,
             records: reader.number("SHOAL_RECORDS"),
             device: reader.text("SHOAL_DEVICE"),
@@ -303,6 +312,15 @@ fn environment() -> sources::Environment {
         home: std::env::var_os("HOME").map(Into::into),
         system_file: "/etc/nccl.conf".into(),
     }
+}
+
+/// Where this user's files of ours lie that can be made again: `$XDG_CACHE_HOME/shoal`, else `~/.cache/shoal`.
+#[must_use]
+pub fn cache_folder() -> Option<PathBuf> {
+    // The specification has it that a relative path does not count.
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    cache.map(|cache| cache.join("shoal"))
 }
 
 /// A variable that is no setting of ours: what a launcher tells the processes that it starts.

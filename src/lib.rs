@@ -13,7 +13,7 @@
 //! | [`comm`] | a communicator's life; [`comm::bootstrap`], the exchange between ranks at birth |
 //! | [`group`] | collects operations between start and end, hands over one sealed batch; a lone call is a batch of one |
 //! | [`coalesce`] | which messages share a frame, the frame's layout, and why frames leave |
-//! | [`tune`] | which algorithm, by size |
+//! | [`tune`] | which algorithm, by a table that is data ([`tune::table`]); what is worth measuring, and the rows that come of it |
 //! | [`schedule`] | one algorithm per file, each a pure function to steps on byte ranges; `check` proves them |
 //! | [`simulate`] | thousands of ranks on paper: the same plans over links and cores as discrete events |
 //! | [`model`] | what a training job should communicate, by formulas |
@@ -36,6 +36,10 @@
 //! line of packets per direction. Each packet's head says which call it belongs to, so that ranks which call
 //! different things see both calls instead of wrong data. A batch that is done leaves a record (`trace::record`), and
 //! the communicator counts (`engine::counts`).
+//!
+//! Which algorithm a collective gets is a row of a table. At birth rank 0 reads the file of the setting or of the user's
+//! cache ([`comm::table`]) and gives what fits these ranks to all; each looks through it and then through the built-in
+//! tables, so that all choose alike.
 //!
 //! One-sided calls go the same way as batches of their own (`engine::one_sided`), without a plan: a put writes the
 //! peer's memory (`transport::shm::window`) and counts up a signal in the peer's inbox.

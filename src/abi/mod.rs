@@ -26,6 +26,7 @@ mod properties;
 mod simulate;
 mod stream;
 mod structure;
+mod table;
 mod twins;
 mod types;
 mod wall;

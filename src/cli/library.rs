@@ -32,6 +32,7 @@ type Chosen = unsafe extern "C" fn(*const u8, *mut u8, usize, c_int, c_int, Comm
 type Rooted = unsafe extern "C" fn(*const u8, *mut u8, usize, c_int, c_int, c_int, Comm, Stream) -> c_int;
 /// Fills in at most so many counters, and says how many there are.
 type Counters = unsafe extern "C" fn(Comm, *mut Counter, c_int, *mut c_int) -> c_int;
+type SetTable = unsafe extern "C" fn(Comm, *const c_char) -> c_int;
 type Message = unsafe extern "C" fn(*mut u8, usize, c_int, c_int, Comm, Stream) -> c_int;
 
 /// One counter of the library: a name that lives as long as the library, and its value.
@@ -71,6 +72,7 @@ struct Functions {
     send: Message,
     receive: Message,
     counters: Option<Counters>,
+    set_table: Option<SetTable>,
 }
 
 /// A loaded library.
@@ -179,6 +181,7 @@ impl Functions {
             send: symbol(handle, "ncclSend")?,
             receive: symbol(handle, "ncclRecv")?,
             counters: symbol(handle, "shoalCommCounters").ok(),
+            set_table: symbol(handle, "shoalCommSetTable").ok(),
         })
     }
 }
@@ -207,6 +210,24 @@ impl Communicator {
         let code = unsafe { (library.functions.init_rank)(&raw mut comm, ranks as c_int, id, rank as c_int) };
         library.check("ncclCommInitRank", code)?;
         Ok(Communicator { library, comm, token: Memory::heap(64) })
+    }
+
+    /// From now on the communicator chooses by this table.
+    ///
+    /// # Errors
+    /// The library has no tables, or its own words.
+    pub(crate) fn set_table(&self, text: &str) -> Result<(), Failure> {
+        let missing = || {
+            Failure(format!(
+                "{} has no shoalCommSetTable; name a libshoal.so with --library",
+                self.describe()
+            ))
+        };
+        let set = self.library.functions.set_table.ok_or_else(missing)?;
+        let text = std::ffi::CString::new(text).map_err(|_| Failure("a table with a zero byte".into()))?;
+        // SAFETY: the text is a string that outlives the call.
+        let code = unsafe { set(self.comm, text.as_ptr()) };
+        self.library.check("shoalCommSetTable", code)
     }
 
     fn message(&self, call: &Call<'_>, sends: bool, peer: usize, offset: usize) -> Result<(), Failure> {

@@ -44,13 +44,18 @@ pub(crate) fn space(path: &std::path::Path) -> Option<(u64, u64)> {
 
 /// Keeps the calling thread on one core.
 pub(crate) fn pin(core: usize) -> io::Result<()> {
-    if core >= libc::CPU_SETSIZE as usize {
+    pin_to(&[core])
+}
+
+/// Keeps the calling thread on these cores.
+pub(crate) fn pin_to(cores: &[usize]) -> io::Result<()> {
+    if cores.iter().any(|core| *core >= libc::CPU_SETSIZE as usize) {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
-    // SAFETY: as in `allowed_cores`; the index was checked.
+    // SAFETY: as in `allowed_cores`; every index was checked.
     let set = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(core, &mut set);
+        cores.iter().for_each(|core| libc::CPU_SET(*core, &mut set));
         set
     };
     // SAFETY: the kernel reads the given size from `set`, which is that large.

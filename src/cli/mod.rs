@@ -5,6 +5,9 @@
 //! | [`mod@bench`] | `shoal bench`: starts ranks, measures, checks, prints |
 //! | [`peers`] | `shoal peers`: the same measurement of this library, MPI and UCX, side by side |
 //! | [`plot`] | `shoal plot`: pictures and the README's table, from records |
+//! | [`tune`] | `shoal tune`: measures candidates, writes a table, says what it gains |
+//! | [`explain`] | `shoal explain`: which algorithm a call gets, and why |
+//! | [`table`] | `shoal table`: checks tables, compares them, exchanges choices with stock NCCL's tuner |
 //! | [`doctor`] | `shoal doctor`: what this machine offers, what is wrong, what to do |
 //! | [`model`] | `shoal model`: what a training job should communicate |
 //! | [`simulate`] | `shoal simulate`: thousands of ranks on paper |
@@ -18,6 +21,7 @@ pub mod bench;
 mod board;
 pub mod canary;
 pub mod doctor;
+pub mod explain;
 mod floor;
 mod library;
 mod machine;
@@ -25,6 +29,8 @@ pub mod model;
 pub mod peers;
 pub mod plot;
 pub mod simulate;
+pub mod table;
+pub mod tune;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -49,6 +55,12 @@ pub enum Command {
     Peers(peers::Options),
     /// Draw a record of `peers`.
     Plot(plot::Options),
+    /// Measure which algorithm is the fastest where, and write a table.
+    Tune(Box<tune::Options>),
+    /// Say which algorithm a call gets, and why.
+    Explain(explain::Options),
+    /// Check and compare tables of choices.
+    Table(table::Options),
     /// Say what this machine offers, what is wrong with it, and what to do.
     Doctor(doctor::Options),
     /// Run the schedules of thousands of ranks on paper.
@@ -73,6 +85,16 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+/// Prints to standard output, from which the reader may have gone away.
+///
+/// # Errors
+/// Nobody reads it.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    Ok(out.write_all(text.as_bytes()).and_then(|()| out.flush())?)
+}
+
 /// Does what the arguments say; the code is 1 when it failed or a result was wrong.
 #[must_use]
 pub fn run(arguments: &Arguments) -> ExitCode {
@@ -80,6 +102,9 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Command::Bench(options) => bench::run(options),
         Command::Peers(options) => peers::run(options),
         Command::Plot(options) => plot::run(options),
+        Command::Tune(options) => tune::run(options),
+        Command::Explain(options) => explain::run(options),
+        Command::Table(options) => table::run(options),
         Command::Doctor(options) => doctor::run(options),
         Command::Simulate(options) => simulate::run(options),
         Command::Model(options) => model::run(options),

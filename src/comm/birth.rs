@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::births::Birth;
 use super::bootstrap::{self, Join, Session};
-use super::{Body, Comm, Options, UniqueId};
+use super::{Body, Comm, Options, UniqueId, table};
 use crate::coalesce::Limits;
 use crate::config::Config;
 use crate::device::host::Host as HostDevice;
 use crate::engine::driver::Endpoint;
 use crate::engine::{Engine, Facts};
 use crate::error::{Error, Result};
-use crate::schedule::Hosts;
 use crate::stock;
 use crate::system::{memory, wait};
 use crate::topology::Topology;
@@ -74,7 +73,11 @@ pub(super) fn grow_up(
     let (rank, ranks) = (session.rank, session.ranks());
     let topology = Topology::from_cards(rank, &session.cards);
     check_hosts(&topology)?;
-    let segment = share_segment(&mut session, &topology, config)?;
+    let own =
+        together(&mut session, "reading the table of choices", |_| table::own(&topology, rank, config))?;
+    let (segment, table) = share_segment(&mut session, &topology, config, &own)?;
+    let table = together(&mut session, "reading the table of rank 0", |_| table::shared(&table))?;
+    let facts = facts(rank, ranks, &topology, config, table.as_ref());
     let mut transport = together(&mut session, "opening its lines", |_| {
         ShmTransport::new(segment, rank, Settings::new(config))
     })?;
@@ -82,7 +85,7 @@ pub(super) fn grow_up(
     go_ahead_together(&mut transport, &session, &topology, config)?;
     say_slower_paths(&mut transport, rank, &topology, config);
     let spin_count = wait::spin_limit(config.spin, topology.local_ranks().len(), topology.cores() as usize);
-    let mut engine = Engine::new(transport, HostDevice, facts(rank, ranks, &topology, config));
+    let mut engine = Engine::new(transport, HostDevice, facts);
     match Recorder::new(config.records, rank, ranks) {
         Ok(recorder) => engine.record_by(recorder),
         Err(error) => log::warn(format_args!("rank {rank} of {ranks} records nothing: {error}")),
@@ -175,7 +178,13 @@ fn say_slower_paths(transport: &mut ShmTransport, rank: u32, topology: &Topology
     }
 }
 
-fn facts(rank: u32, ranks: u32, topology: &Topology, config: &Config) -> Facts {
+fn facts(
+    rank: u32,
+    ranks: u32,
+    topology: &Topology,
+    config: &Config,
+    table: Option<&tune::table::Table>,
+) -> Facts {
     Facts {
         rank,
         ranks,
@@ -184,13 +193,7 @@ fn facts(rank: u32, ranks: u32, topology: &Topology, config: &Config) -> Facts {
             frame_bytes: config.frame_bytes,
         },
         // What all ranks know alike: hosts may hold different numbers of ranks and of cores.
-        tune: tune::Facts {
-            ranks,
-            ranks_per_host: topology.hosts().iter().map(|host| host.ranks.len()).max().unwrap_or(1) as u32,
-            cores: topology.hosts().iter().map(|host| host.cores).min().unwrap_or(1),
-            hosts: Hosts::of((0..ranks).map(|rank| topology.host_of(rank) as u32).collect()),
-            is_deterministic: config.deterministic,
-        },
+        tune: table::facts(topology, config.deterministic).with_table(table),
         algorithm: config.algorithm.clone(),
     }
 }
@@ -244,7 +247,13 @@ fn together<T>(
 }
 
 /// The memory that all ranks of this machine share: made by the lowest, handed to the others.
-fn share_segment(session: &mut Session, topology: &Topology, config: &Config) -> Result<Arc<Segment>> {
+/// On the way `own` of rank 0 gets to all.
+fn share_segment(
+    session: &mut Session,
+    topology: &Topology,
+    config: &Config,
+    own: &[u8],
+) -> Result<(Arc<Segment>, Vec<u8>)> {
     let ranks = topology.ranks();
     let is_leader = topology.leader() == session.rank;
     let has_far_ranks = has_far_ranks(session, topology);
@@ -259,19 +268,21 @@ fn share_segment(session: &mut Session, topology: &Topology, config: &Config) ->
         }
         Ok(Some(segment))
     })?;
-    let offer = host.as_ref().map_or_else(Vec::new, |host| host.invitation().to_bytes().to_vec());
+    let invitation = host.as_ref().map_or([0; Invitation::BYTES], |host| host.invitation().to_bytes());
+    let is_heard = is_leader || session.rank == 0;
+    let offer = if is_heard { [&invitation, own].concat() } else { Vec::new() };
     let offers = session.all_gather(&offer)?;
+    let from_first = offers[0].get(Invitation::BYTES..).unwrap_or_default().to_vec();
     if let Some(segment) = made {
         // The leader serves until everybody has said that it joined.
         session.barrier()?;
-        return Ok(segment);
+        return Ok((segment, from_first));
     }
     let deadline = Instant::now() + config.init_timeout.max(Duration::from_secs(1));
     let (segment, way) = together(session, "joining shared memory", |_| {
         let bytes: &[u8; Invitation::BYTES] = offers[topology.leader() as usize]
-            .as_slice()
-            .try_into()
-            .map_err(|_| Error::Internal("the leader offered no shared memory".into()))?;
+            .first_chunk()
+            .ok_or_else(|| Error::Internal("the leader offered no shared memory".into()))?;
         Segment::join(&Invitation::from_bytes(bytes), deadline)
     })?;
     session.barrier()?;
@@ -279,7 +290,7 @@ fn share_segment(session: &mut Session, topology: &Topology, config: &Config) ->
         let (rank, leader) = (session.rank, topology.leader());
         log::info(format_args!("rank {rank} got the shared memory of rank {leader} {reason}"));
     }
-    Ok(segment)
+    Ok((segment, from_first))
 }
 
 /// Whether ranks of this machine have different networks.

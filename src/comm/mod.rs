@@ -36,6 +36,7 @@ mod life;
 mod operators;
 pub mod registered;
 mod rest;
+pub mod table;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -64,6 +64,12 @@ impl Cache {
         self.find_by_hash(ops, may_forget)
     }
 
+    /// From now on other facts hold; old plans are forgotten, none of which is in use.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.facts);
+        self.forget();
+    }
+
     /// Forgets all plans, none of which is in use.
     pub(super) fn forget(&mut self) {
         (self.plans, self.next) = (Vec::new(), Vec::new());

@@ -135,11 +135,14 @@ impl Facts {
 fn collective(index: usize, op: &Op, facts: &Facts) -> Result<Part> {
     let Shape { kind, data_type, reduction, manner, .. } = op.shape;
     let call = facts.call(op);
-    let algorithm = schedule::Algorithm::wished(manner.wish())
+    let choice = schedule::Algorithm::wished(manner.wish())
         .filter(|algorithm| tune::allows(&call, &facts.tune, *algorithm))
+        .map(|algorithm| tune::choice_of(&call, &facts.tune, algorithm))
         .unwrap_or_else(|| tune::choose(&call, &facts.tune, &facts.algorithm));
-    let plan = schedule::plan(algorithm, &call, facts.rank, &facts.tune.hosts).ok_or_else(|| {
-        Error::Internal(format!("{algorithm:?} has no form of {} for {} ranks", kind.name(), facts.ranks))
+    let hosts = &facts.tune.hosts;
+    let plan = schedule::plan_in_pieces(choice.algorithm, &call, facts.rank, hosts, choice.piece_bytes());
+    let plan = plan.ok_or_else(|| {
+        Error::Internal(format!("{choice} has no form of {} for {} ranks", kind.name(), facts.ranks))
     })?;
     let work = Work::Collective(Collective {
         op: index,

@@ -35,6 +35,7 @@ use crate::trace::log;
 use crate::trace::record::{self, Ended, LONE_COUNT, Recorder, Sealed};
 use crate::transport::{Peer, Standing, Transport};
 use crate::tune::estimate;
+use crate::tune::table::Table;
 use act::Hands;
 use cache::{Cache, PlanId};
 use compile::{Part, Work};
@@ -153,6 +154,16 @@ impl<T: Transport, D: Device> Engine<T, D> {
     #[must_use]
     pub fn wish(&self, op: &Op, allowed: &[Algorithm]) -> Wish {
         self.cache.facts().wish(op, allowed)
+    }
+
+    /// Whether everything that was handed over is done; then, from now on, `table` comes before those that are
+    /// built in.
+    pub fn use_table(&mut self, table: Option<&Table>) -> bool {
+        if self.completed < self.submitted {
+            return false;
+        }
+        self.cache.change(|facts| facts.tune = facts.tune.clone().with_table(table));
+        true
     }
 
     /// Queues a prepared batch; the number at which [`Self::completed`] arrives when it is done.

@@ -29,6 +29,22 @@ pub fn local_card(host_setting: &str, device: DeviceKind) -> Card {
     }
 }
 
+/// The machine as tables name it: its processor and how many cores it has. Empty where the system does not tell.
+#[must_use]
+pub fn machine() -> String {
+    machine_from(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+}
+
+fn machine_from(cpuinfo: &str) -> String {
+    let fields = |name: &'static str| {
+        let value = move |line: &str| line.split_once(':').map(|(_, value)| value.trim().to_owned());
+        cpuinfo.lines().filter(move |line| line.starts_with(name)).filter_map(value)
+    };
+    let cores = fields("processor").count();
+    let model = fields("model name").next().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    if cores == 0 { String::new() } else { format!("{model}, {cores} cores") }
+}
+
 fn read_text(path: &str) -> String {
     shorten(fs::read_to_string(path).unwrap_or_default().trim())
 }
@@ -66,6 +82,14 @@ mod tests {
         assert!(card.cores > 0);
         assert!(!card.host_name.is_empty() || !card.boot_id.is_empty());
         assert_eq!(card, local_card("blue", DeviceKind::Host));
+    }
+
+    #[test]
+    fn machines_have_names() {
+        let text = "processor\t: 0\nmodel name\t: A B\n\nprocessor\t: 1\nmodel name\t: A B\n";
+        assert_eq!(machine_from(text), "A B, 2 cores");
+        assert_eq!(machine_from("processor : 0\n"), format!("{}, 1 cores", std::env::consts::ARCH));
+        assert_eq!(machine_from(""), "");
     }
 
     #[test]

@@ -1,15 +1,30 @@
 //! Which algorithm, by size.
 //!
-//! The table is data: for each operation a few rows, from small to large, and the first row that fits a call
-//! is taken. Every rank finds the same row, for a row looks only at what all ranks know.
+//! The table is data ([`table`]): for each operation a few rows, and the first row that holds for a call is taken.
+//! Every rank finds the same row, for a row looks only at what all ranks know, and rank 0's table goes to all.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`table`] | the table: read, written, looked through, checked, compared |
+//! | [`predict`] | what a candidate takes at a size: measured, between what was measured, or by the model |
+//! | [`estimate`] | the model |
+//! | [`candidates`], [`race`], [`fit`] | what is worth measuring, until when, and the rows that come of it |
+//! | [`selection`], [`wanted`](mod@wanted) | what a call or a setting wants instead |
 #![forbid(unsafe_code)]
 
+pub mod candidates;
 pub mod estimate;
+pub mod fit;
+pub mod predict;
+pub mod race;
 pub mod selection;
+pub mod table;
 pub mod wanted;
 
 use crate::op::Kind;
 use crate::schedule::{Algorithm, Call, Hosts};
+use crate::topology::DeviceKind;
+use table::{Choice, Choices, Cores, Site, Table, TypeClass, built_in};
 
 /// What all ranks know of the machines they run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,100 +39,79 @@ pub struct Facts {
     pub hosts: Hosts,
     /// Whether reductions must have the same bits whatever the algorithm and wherever ranks are.
     pub is_deterministic: bool,
+    /// What the tables say of such ranks.
+    pub choices: Choices,
 }
 
 impl Facts {
-    /// Whether ranks must share cores, so that every packet may cost a switch between them.
+    /// The same facts with the choices of `table`, and where it says nothing those of the built-in tables.
     #[must_use]
-    pub const fn is_crowded(&self) -> bool {
-        self.ranks_per_host > self.cores
+    pub fn with_table(self, table: Option<&Table>) -> Facts {
+        Facts { choices: Choices::of(&layers(table), &self.site()), ..self }
+    }
+
+    /// What rows look at.
+    #[must_use]
+    pub fn site(&self) -> Site {
+        Site {
+            ranks: self.ranks,
+            hosts: u32::try_from(self.hosts.groups(self.ranks).len()).unwrap_or(u32::MAX),
+            ranks_per_host: self.ranks_per_host,
+            cores: if self.ranks_per_host > self.cores { Cores::Shared } else { Cores::Own },
+            device: DeviceKind::Host,
+        }
     }
 }
 
-/// A row of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// For which operation.
-    pub kind: Kind,
-    /// For at most this many ranks.
-    pub most_ranks: u32,
-    /// For at most this many bytes: of the vector for AllReduce, Reduce and Broadcast, of all blocks
-    /// together for all others.
-    pub most_bytes: usize,
-    /// What is used.
-    pub algorithm: Algorithm,
-}
-
-const ANY: usize = usize::MAX;
-const MANY: u32 = u32::MAX;
-const KIB: usize = 1 << 10;
-const MIB: usize = 1 << 20;
-
-const fn row(kind: Kind, most_ranks: u32, most_bytes: usize, algorithm: Algorithm) -> Row {
-    Row { kind, most_ranks, most_bytes, algorithm }
-}
-
-/// The choices when nobody measured. First guess, to be measured: reasoned from hops and copies alone. One
-/// hop while packets are cheap against hops; then the fewest bytes per rank; chains and rings where each
-/// rank should talk to few.
-pub const DEFAULT_TABLE: &[Row] = &[
-    row(Kind::AllReduce, 2, 64 * KIB, Algorithm::Exchange),
-    row(Kind::AllReduce, 4, 16 * KIB, Algorithm::Exchange),
-    row(Kind::AllReduce, 8, 4 * KIB, Algorithm::Exchange),
-    row(Kind::AllReduce, 16, KIB, Algorithm::Exchange),
-    row(Kind::AllReduce, 16, ANY, Algorithm::Pairwise),
-    row(Kind::AllReduce, MANY, 64 * KIB, Algorithm::Tree),
-    row(Kind::AllReduce, 64, 4 * MIB, Algorithm::Pairwise),
-    row(Kind::AllReduce, MANY, 4 * MIB, Algorithm::Tree),
-    row(Kind::AllReduce, MANY, ANY, Algorithm::Ring),
-    row(Kind::Reduce, 4, 64 * KIB, Algorithm::Exchange),
-    row(Kind::Reduce, 8, 4 * KIB, Algorithm::Exchange),
-    row(Kind::Reduce, MANY, 256 * KIB, Algorithm::Tree),
-    row(Kind::Reduce, 64, ANY, Algorithm::Ring),
-    row(Kind::Reduce, MANY, 16 * MIB, Algorithm::Tree),
-    row(Kind::Reduce, MANY, ANY, Algorithm::Ring),
-    row(Kind::Broadcast, 4, ANY, Algorithm::Exchange),
-    row(Kind::Broadcast, 8, 16 * KIB, Algorithm::Exchange),
-    row(Kind::Broadcast, MANY, 256 * KIB, Algorithm::Tree),
-    row(Kind::Broadcast, 64, ANY, Algorithm::Ring),
-    row(Kind::Broadcast, MANY, 16 * MIB, Algorithm::Tree),
-    row(Kind::Broadcast, MANY, ANY, Algorithm::Ring),
-    row(Kind::AllGather, 8, 256 * KIB, Algorithm::Exchange),
-    row(Kind::AllGather, 16, ANY, Algorithm::Pairwise),
-    row(Kind::AllGather, MANY, 64 * KIB, Algorithm::Tree),
-    row(Kind::AllGather, 64, 16 * MIB, Algorithm::Pairwise),
-    row(Kind::AllGather, MANY, MIB, Algorithm::Tree),
-    row(Kind::AllGather, MANY, ANY, Algorithm::Ring),
-    row(Kind::ReduceScatter, 8, 256 * KIB, Algorithm::Exchange),
-    row(Kind::ReduceScatter, MANY, 16 * MIB, Algorithm::Pairwise),
-    row(Kind::ReduceScatter, 16, ANY, Algorithm::Pairwise),
-    row(Kind::ReduceScatter, MANY, ANY, Algorithm::Ring),
-    row(Kind::AlltoAll, 16, 256 * KIB, Algorithm::Exchange),
-    row(Kind::AlltoAll, MANY, ANY, Algorithm::Pairwise),
-    row(Kind::Gather, 16, ANY, Algorithm::Exchange),
-    row(Kind::Gather, MANY, MIB, Algorithm::Tree),
-    row(Kind::Gather, MANY, ANY, Algorithm::Exchange),
-    row(Kind::Scatter, 16, ANY, Algorithm::Exchange),
-    row(Kind::Scatter, MANY, MIB, Algorithm::Tree),
-    row(Kind::Scatter, MANY, ANY, Algorithm::Exchange),
-];
-
-/// The algorithm for `call`: what the table says, or what `wanted` (see [`wanted`](mod@wanted)) leaves.
+/// The tables that count: the given one, then those that come with the library.
 #[must_use]
-pub fn choose(call: &Call, facts: &Facts, wanted: &str) -> Algorithm {
+pub fn layers(table: Option<&Table>) -> Vec<&Table> {
+    table.into_iter().chain(built_in::rows()).collect()
+}
+
+/// The same tables with what was measured.
+#[must_use]
+pub fn measured_layers(table: Option<&Table>) -> Vec<&Table> {
+    table.into_iter().chain(built_in::tables()).collect()
+}
+
+/// The size that rows look at: of the vector for AllReduce, Reduce and Broadcast, of all blocks together for all
+/// others.
+#[must_use]
+pub fn size_bytes(call: &Call) -> u64 {
+    let blocks = match call.kind {
+        Kind::AllReduce | Kind::Reduce | Kind::Broadcast => 1,
+        _ => u64::from(call.ranks),
+    };
+    (call.count as u64).saturating_mul(call.data_type.size_bytes() as u64).saturating_mul(blocks)
+}
+
+/// The choice for `call`: what the table says, or what `wanted` (see [`wanted`](mod@wanted)) leaves.
+#[must_use]
+pub fn choose(call: &Call, facts: &Facts, wanted: &str) -> Choice {
     let usual = usual(call, facts);
-    let wished = wanted::choose(wanted, call.kind, usual);
-    wished.filter(|algorithm| allows(call, facts, *algorithm)).unwrap_or(usual)
+    let wished = wanted::choose(wanted, call.kind, usual.algorithm);
+    match wished.filter(|algorithm| allows(call, facts, *algorithm)) {
+        Some(algorithm) if algorithm != usual.algorithm => Choice::usual(algorithm),
+        _ => usual,
+    }
 }
 
 /// The algorithm for `call` among those that are `allowed`: the table's, else the first. `None` if none is.
 #[must_use]
 pub fn choose_among(call: &Call, facts: &Facts, allowed: &[Algorithm]) -> Option<Algorithm> {
-    let usual = usual(call, facts);
+    let usual = usual(call, facts).algorithm;
     if allowed.contains(&usual) {
         return Some(usual);
     }
     allowed.iter().copied().find(|algorithm| allows(call, facts, *algorithm))
+}
+
+/// The choice for `call` if it is to be `algorithm`: with the pieces of the table where the table chose it too.
+#[must_use]
+pub fn choice_of(call: &Call, facts: &Facts, algorithm: Algorithm) -> Choice {
+    let usual = usual(call, facts);
+    if usual.algorithm == algorithm { usual } else { Choice::usual(algorithm) }
 }
 
 /// Whether `algorithm` has a form for `call`, and one that gives the bits that are asked for.
@@ -131,12 +125,12 @@ const fn must_be_ordered(call: &Call, facts: &Facts) -> bool {
 }
 
 /// The choice where nobody wishes.
-fn usual(call: &Call, facts: &Facts) -> Algorithm {
-    if must_be_ordered(call, facts) { ordered(call) } else { look_up(DEFAULT_TABLE, call, facts) }
+fn usual(call: &Call, facts: &Facts) -> Choice {
+    if must_be_ordered(call, facts) { Choice::usual(ordered(call)) } else { look_up(call, facts) }
 }
 
 /// Up to this many bytes, the fewest hops; above, the fewest bytes. First guess, to be measured.
-const MOST_DOUBLING_BYTES: usize = 16 * KIB;
+const MOST_DOUBLING_BYTES: usize = 16 << 10;
 
 /// The choice among algorithms that all give the same bits.
 fn ordered(call: &Call) -> Algorithm {
@@ -145,21 +139,10 @@ fn ordered(call: &Call) -> Algorithm {
     if doubles { Algorithm::Doubling } else { Algorithm::Rabenseifner }
 }
 
-/// The first row of `table` that fits, else one hop, which every operation has.
-fn look_up(table: &[Row], call: &Call, facts: &Facts) -> Algorithm {
-    let blocks = match call.kind {
-        Kind::AllReduce | Kind::Reduce | Kind::Broadcast => 1,
-        _ => call.ranks as usize,
-    };
-    let mut bytes = call.count.saturating_mul(call.data_type.size_bytes()).saturating_mul(blocks);
-    // Where ranks take turns on cores, hops cost far more than bytes: look four times as small.
-    if facts.is_crowded() && call.kind == Kind::AllReduce {
-        bytes /= 4;
-    }
-    table
-        .iter()
-        .find(|row| row.kind == call.kind && facts.ranks <= row.most_ranks && bytes <= row.most_bytes)
-        .map_or(Algorithm::Exchange, |row| row.algorithm)
+/// The first row that holds, else one hop, which every operation has.
+fn look_up(call: &Call, facts: &Facts) -> Choice {
+    let found = facts.choices.find(call.kind, size_bytes(call), TypeClass::of(call.data_type));
+    found.map_or(Choice::usual(Algorithm::Exchange), |found| found.choice)
 }
 
 #[cfg(test)]
@@ -177,27 +160,20 @@ mod tests {
             ranks,
             in_place: false,
         };
-        (
-            call,
-            Facts { ranks, ranks_per_host: ranks, cores: 1024, hosts: Hosts::one(), is_deterministic: false },
-        )
+        (call, facts(ranks, 1024))
     }
 
-    #[test]
-    fn rows_name_algorithms_that_have_a_form() {
-        assert!(DEFAULT_TABLE.iter().all(|row| row.algorithm.serves(row.kind)));
-    }
-
-    #[test]
-    fn every_row_can_be_reached() {
-        for (index, row) in DEFAULT_TABLE.iter().enumerate() {
-            let hides = |earlier: &&Row| {
-                earlier.kind == row.kind
-                    && earlier.most_ranks >= row.most_ranks
-                    && earlier.most_bytes >= row.most_bytes
-            };
-            assert_eq!(DEFAULT_TABLE[..index].iter().find(hides), None, "{row:?} is never used");
-        }
+    /// Facts in which the measured table has no say, so that measuring anew changes no test.
+    fn facts(ranks: u32, cores: u32) -> Facts {
+        let facts = Facts {
+            ranks,
+            ranks_per_host: ranks,
+            cores,
+            hosts: Hosts::one(),
+            is_deterministic: false,
+            choices: Choices::default(),
+        };
+        Facts { choices: Choices::of(&built_in::rows()[1..], &facts.site()), ..facts }
     }
 
     #[test]
@@ -206,7 +182,8 @@ mod tests {
             for ranks in [1, 2, 3, 8, 9, 17, 64, 65, 1000] {
                 for count in [0, 1, 100, 10_000, 1_000_000] {
                     let (call, facts) = call(kind, count, ranks);
-                    let algorithm = choose(&call, &facts, "");
+                    let algorithm = choose(&call, &facts, "").algorithm;
+                    assert!(facts.choices.find(kind, size_bytes(&call), TypeClass::Native).is_some());
                     assert!(crate::schedule::plan(algorithm, &call, ranks / 2, &facts.hosts).is_some());
                 }
             }
@@ -216,18 +193,18 @@ mod tests {
     #[test]
     fn few_ranks_exchange_what_is_small() {
         let (small, facts) = call(Kind::AllReduce, 2, 8);
-        assert_eq!(choose(&small, &facts, ""), Algorithm::Exchange);
+        assert_eq!(choose(&small, &facts, "").algorithm, Algorithm::Exchange);
         let (large, facts) = call(Kind::AllReduce, 1 << 20, 8);
-        assert_eq!(choose(&large, &facts, ""), Algorithm::Pairwise);
+        assert_eq!(choose(&large, &facts, "").algorithm, Algorithm::Pairwise);
     }
 
     #[test]
     fn a_name_wins_where_it_has_a_form() {
         let (call_a, facts) = call(Kind::AllReduce, 2, 8);
-        assert_eq!(choose(&call_a, &facts, " Ring"), Algorithm::Ring);
-        assert_eq!(choose(&call_a, &facts, "nonsense"), Algorithm::Exchange);
+        assert_eq!(choose(&call_a, &facts, " Ring").algorithm, Algorithm::Ring);
+        assert_eq!(choose(&call_a, &facts, "nonsense").algorithm, Algorithm::Exchange);
         let (call_b, facts) = call(Kind::AlltoAll, 2, 8);
-        assert_eq!(choose(&call_b, &facts, "ring"), Algorithm::Exchange);
+        assert_eq!(choose(&call_b, &facts, "ring").algorithm, Algorithm::Exchange);
     }
 
     #[test]
@@ -237,19 +214,37 @@ mod tests {
                 let (call, facts) = call(kind, count, 8);
                 let facts = Facts { is_deterministic: true, ..facts };
                 for wanted in ["", "ring", "doubling", "leaders"] {
-                    let algorithm = choose(&call, &facts, wanted);
+                    let algorithm = choose(&call, &facts, wanted).algorithm;
                     assert!(algorithm.is_ordered() && algorithm.serves(kind));
                 }
             }
         }
         let (call, facts) = call(Kind::AllGather, 1, 8);
-        assert_eq!(choose(&call, &Facts { is_deterministic: true, ..facts }, "ring"), Algorithm::Ring);
+        assert_eq!(
+            choose(&call, &Facts { is_deterministic: true, ..facts }, "ring").algorithm,
+            Algorithm::Ring
+        );
     }
 
     #[test]
     fn where_ranks_share_cores_fewer_hops_win() {
         let (call, facts) = call(Kind::AllReduce, 2048, 8);
-        assert_eq!(choose(&call, &facts, ""), Algorithm::Pairwise);
-        assert_eq!(choose(&call, &Facts { cores: 2, ..facts }, ""), Algorithm::Exchange);
+        assert_eq!(choose(&call, &facts, "").algorithm, Algorithm::Pairwise);
+        assert_eq!(choose(&call, &self::facts(8, 2), "").algorithm, Algorithm::Exchange);
+    }
+
+    #[test]
+    fn a_table_comes_before_those_that_are_built_in() {
+        let text = "[[row]]\noperation = \"allreduce\"\nranks = 8\nbytes = [0, 100]\nalgorithm = \"ring\"\n\
+                    piece_bytes = 8192\n";
+        let table = table::read::read("t", text).unwrap();
+        let (call_a, facts) = call(Kind::AllReduce, 25, 8);
+        let facts = facts.with_table(Some(&table));
+        assert_eq!(choose(&call_a, &facts, ""), Choice::named("ring_8192").unwrap());
+        assert_eq!(choose(&call_a, &facts, "ring"), Choice::named("ring_8192").unwrap());
+        assert_eq!(choose(&call_a, &facts, "tree"), Choice::named("tree").unwrap());
+        assert_eq!(choice_of(&call_a, &facts, Algorithm::Tree), Choice::named("tree").unwrap());
+        let (call_b, _) = call(Kind::AllReduce, 26, 8);
+        assert_ne!(choose(&call_b, &facts, "").algorithm, Algorithm::Ring);
     }
 }

@@ -538,7 +538,9 @@ fn facts(program: &Program, setup: &Setup, rank: u32) -> Facts {
             cores: setup.cores,
             hosts: setup.hosts(program.ranks),
             is_deterministic: setup.is_deterministic,
-        },
+            choices: shoal::tune::table::Choices::default(),
+        }
+        .with_table(None),
         algorithm: setup.algorithm.to_owned(),
     }
 }

@@ -66,6 +66,8 @@ pub(crate) enum Arg {
     Statistic,
     Properties,
     Encryption,
+    /// The text of a table; NULL is none.
+    TableText,
     /// A buffer to register, and its bytes.
     Buffer,
     Size,
@@ -253,6 +255,7 @@ functions! {
     Plain true pncclScatterConfig: "ncclScatterConfig"
         [Memory("sendbuff"), Memory("recvbuff"), Count, Type, Root, Comm, Stream, Wishes];
     Plain false shoalCommCounters: "shoalCommCounters" [Comm, Place("out"), CounterRoom, Place("count")];
+    Plain false shoalCommSetTable: "shoalCommSetTable" [Comm, TableText];
     Plain false shoalStreamCreate: "shoalStreamCreate" [Place("stream")];
     Plain false shoalStreamSynchronize: "shoalStreamSynchronize" [StreamHandle];
     Plain false shoalStreamQuery: "shoalStreamQuery" [StreamHandle];
@@ -339,6 +342,7 @@ pub(crate) fn good(argument: Arg, world: &World) -> usize {
         Arg::Stream | Arg::StreamHandle | Arg::Config | Arg::Devices | Arg::Freed => 0,
         Arg::SuspendFlags | Arg::Statistic | Arg::WaitCount => 1,
         Arg::Properties | Arg::Encryption | Arg::Buffer => world.memory.as_ptr().addr(),
+        Arg::TableText => 0,
         Arg::Size => 8,
         Arg::Window(_) => world.window,
         Arg::Waits => world.waits.as_ptr().addr(),
@@ -417,6 +421,9 @@ fn refused_here(argument: Arg, world: &World) -> Vec<Bad> {
         Arg::Properties => {
             let blank = world.memory.as_ptr().addr();
             vec![bad(0, "props is NULL"), Bad { value: blank, code: INVALID_USAGE, names: "props" }]
+        }
+        Arg::TableText => {
+            vec![bad(c"[[column]]".as_ptr().addr(), "table is wrong: table:1: [[column]] is unknown")]
         }
         Arg::Encryption => vec![bad(0, "config is NULL"), bad(world.memory.as_ptr().addr(), "config")],
         Arg::Buffer => vec![bad(0, "buff is NULL")],

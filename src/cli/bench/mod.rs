@@ -17,8 +17,8 @@ pub(crate) mod check;
 pub(crate) mod contender;
 mod export;
 pub(crate) mod gloo;
-mod launch;
-mod launcher;
+pub(crate) mod launch;
+pub(crate) mod launcher;
 mod measure;
 #[cfg(feature = "mpi")]
 mod mpi;
@@ -82,7 +82,7 @@ fn start(options: &Options) -> Result<bool, Failure> {
     let plan = Plan::new(options, ranks, alone_on_cores(options, ranks))?;
     // Loaded here too, so that a missing library is one message and not one from every rank.
     if options.contender == Whom::Nccl {
-        Library::load(&library_path(options)?)?;
+        Library::load(&library_path(options.library.as_deref())?)?;
     }
     let progress = stderr().is_terminal() && !stdout().is_terminal();
     let mut printer = Printer::new(options.format, progress, &plan);
@@ -216,7 +216,7 @@ fn rank_main(
     let plan = Plan::new(options, ranks, alone)?;
     match options.contender {
         Whom::Nccl => {
-            let library = Library::load(&library_path(options)?)?;
+            let library = Library::load(&library_path(options.library.as_deref())?)?;
             let make_id = || library.unique_id().map(|id| id.0);
             if options.bootstrap == Bootstrap::Mpi {
                 return through_mpi(make_id, rank, ranks, |id| {
@@ -280,9 +280,9 @@ fn alone_on_cores(options: &Options, ranks: usize) -> bool {
 }
 
 /// The library that is meant: the named one, or that beside this program.
-fn library_path(options: &Options) -> Result<PathBuf, Failure> {
-    if let Some(path) = &options.library {
-        return Ok(path.clone());
+pub(crate) fn library_path(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(path) = named {
+        return Ok(path.to_owned());
     }
     let program = std::env::current_exe()?;
     let folder = program.parent().unwrap_or(Path::new("."));

@@ -221,7 +221,7 @@ fn reductions(text: &str) -> Result<ReductionList, String> {
     list(text, &KNOWN, named, "reduction", Reduction::name, &KNOWN).map(ReductionList)
 }
 
-fn data_types(text: &str) -> Result<DataTypeList, String> {
+pub(crate) fn data_types(text: &str) -> Result<DataTypeList, String> {
     let named = |name: &str| {
         let name = plain(name);
         let name = match name.as_str() {

@@ -22,6 +22,8 @@ mod rounds;
 mod suite;
 mod summary;
 
+pub(crate) use record::date;
+
 use std::io::stdout;
 use std::path::PathBuf;
 

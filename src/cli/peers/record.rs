@@ -134,7 +134,7 @@ fn line<'line>(origin: &'line Origin, comparison: &'line Comparison, entry: &'li
 }
 
 /// The date of a day since 1970, in the calendar that counts leap years by 4, 100 and 400.
-fn date(days: u64) -> String {
+pub(crate) fn date(days: u64) -> String {
     let is_leap =
         |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let (mut year, mut left) = (1970, days);

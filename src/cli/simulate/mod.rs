@@ -25,6 +25,7 @@ use crate::cli::Failure;
 use crate::coalesce::Limits;
 use crate::schedule::{Algorithm, Call};
 use crate::simulate::{Folding, Machine, file};
+use crate::tune::table::Choices;
 use crate::tune::{self, Facts};
 use options::{Fold, Options};
 
@@ -80,8 +81,9 @@ fn choice(machine: &Machine, call: &Call) -> Algorithm {
         cores,
         hosts: machine.hosts(call.ranks),
         is_deterministic: false,
+        choices: Choices::default(),
     };
-    tune::choose(call, &facts, "")
+    tune::choose(call, &facts.with_table(None), "").algorithm
 }
 
 /// The machine in a line.

@@ -238,7 +238,9 @@ impl Life<'_> {
                 cores: 4,
                 hosts: Hosts::of(vec![0; ranks as usize]),
                 is_deterministic: false,
-            },
+                choices: tune::table::Choices::default(),
+            }
+            .with_table(None),
             algorithm: algorithm.clone(),
         };
         let engines = (0..ranks).map(|rank| Engine::new(network.join(rank), Host, facts(rank))).collect();
