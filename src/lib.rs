@@ -16,7 +16,7 @@
 //! | [`tune`] | which algorithm, by size |
 //! | [`schedule`] | one algorithm per file, each a pure function to steps on byte ranges; `check` proves them |
 //! | [`engine`] | runs plans: a state machine, and one thin driver that owns threads and clocks |
-//! | [`transport`] | one trait; `shm` and `sim` behind it. Moves bytes between peers |
+//! | [`transport`] | one trait; `shm`, `ucx` and `sim` behind it, and `Lines`, which is `shm` to ranks of this host and `ucx` to others. Moves bytes between peers |
 //! | [`device`] | one trait; `host` behind it: copies and reductions |
 //! | [`stock`] | stock NCCL, as yet its version alone |
 //! | [`topology`] | hosts and ranks, as facts |
@@ -38,7 +38,7 @@
 //! peer's memory (`transport::shm::window`) and counts up a signal in the peer's inbox.
 //!
 //! # Where unsafe code may stand
-//! In `abi`, `system`, `device`, `transport/shm` and `transport/sim`, in some files of the command (buffers and
+//! In `abi`, `system`, `device`, `transport/shm`, `transport/ucx`, `transport/lines.rs` and `transport/sim`, in some files of the command (buffers and
 //! functions of the libraries that are measured), and in `engine/act`: the one room of the engine that hands
 //! the caller's promise about its buffers on to device and transport. `tests/tidy` holds this list.
 //!

@@ -18,11 +18,10 @@ use crate::op::Op;
 use crate::system::baton::{Baton, Held};
 use crate::system::wait::{Pause, Waiter};
 use crate::system::{fork, thread};
-use crate::transport::Peer;
-use crate::transport::shm::{Doorbell, ShmTransport, sleep_unless};
+use crate::transport::{Bell, Lines, Peer, sleep_unless};
 
 /// The engine that jobs run on.
-pub type HostEngine = Engine<ShmTransport, Host>;
+pub type HostEngine = Engine<Lines, Host>;
 
 /// Polls in a row before the baton is offered to others.
 const BURST_POLLS: u32 = 64;
@@ -42,7 +41,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Endpoint {
     engine: Baton<HostEngine>,
     /// Taken with the transport; looked at only by who sleeps or aborts.
-    bell: Mutex<Option<Doorbell>>,
+    bell: Mutex<Option<Bell>>,
     rank: u32,
     ranks: u32,
     spin_count: u32,
@@ -52,6 +51,8 @@ pub struct Endpoint {
     look: Mutex<Look>,
     /// Why it had failed when it was revoked.
     cause: Mutex<Option<Error>>,
+    /// The failure that a call has returned.
+    told: OnceLock<Error>,
 }
 
 /// The last look at peers for which nobody waits.
@@ -71,7 +72,7 @@ pub struct Ticket {
 impl Endpoint {
     /// Shares an engine. `spin_count` looks go by before a wait yields.
     pub fn new(engine: HostEngine, rank: u32, ranks: u32, spin_count: u32) -> Arc<Endpoint> {
-        let bell = Mutex::new(Some(engine.hands.transport.doorbell()));
+        let bell = Mutex::new(Some(engine.hands.transport.bell()));
         Arc::new(Endpoint {
             engine: Baton::new(engine),
             bell,
@@ -82,6 +83,7 @@ impl Endpoint {
             is_aborted: AtomicBool::new(false),
             look: Mutex::default(),
             cause: Mutex::default(),
+            told: OnceLock::new(),
         })
     }
 
@@ -99,7 +101,7 @@ impl Endpoint {
     /// What ended the communicator, here or on a peer, or which peer died although nobody waits for it. For
     /// GetAsyncError: it does not wait, and asks the system now and then only.
     pub fn check(&self) -> Option<Error> {
-        let mut engine = self.engine.try_take()?;
+        let Some(mut engine) = self.engine.try_take() else { return self.told.get().cloned() };
         engine.check_raised();
         if let Some(error) = engine.failure() {
             return Some(error.clone());
@@ -255,7 +257,7 @@ impl Endpoint {
     fn verdict(&self, engine: &HostEngine) -> Result<()> {
         match engine.failure() {
             None => Ok(()),
-            Some(error) => Err(error.clone()),
+            Some(error) => Err(self.told.get_or_init(|| error.clone()).clone()),
         }
     }
 
@@ -404,8 +406,7 @@ fn names(peers: &[u32]) -> String {
 
 /// Sleeps until one of the endpoints may go on.
 fn doze(endpoints: &[&Arc<Endpoint>], bound: Duration) {
-    let bells: Vec<Doorbell> = endpoints.iter().filter_map(|endpoint| lock(&endpoint.bell).clone()).collect();
-    let bells: Vec<&Doorbell> = bells.iter().collect();
+    let bells: Vec<Bell> = endpoints.iter().filter_map(|endpoint| lock(&endpoint.bell).clone()).collect();
     sleep_unless(&bells, bound, || {
         endpoints.iter().any(|endpoint| {
             endpoint.is_aborted() || endpoint.poll_burst(|_| true).is_none_or(|poll| poll != Poll::Waiting)

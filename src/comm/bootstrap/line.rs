@@ -6,9 +6,13 @@ use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
+use crate::system::fork::Shed;
+
 /// A connection that never blocks.
 #[derive(Debug)]
 pub(super) struct Line {
+    /// Of the process alone: its end is the end of the connection.
+    _shed: Shed,
     stream: TcpStream,
     queue: VecDeque<Arc<[u8]>>,
     /// How many bytes of the first frame of the queue are sent.
@@ -31,7 +35,7 @@ impl Line {
     pub(super) fn new(stream: TcpStream) -> Line {
         // Every frame is one that somebody waits for. Without this it is slower and still right.
         let _ = stream.set_nodelay(true);
-        Line { stream, queue: VecDeque::new(), sent: 0 }
+        Line { _shed: Shed::new(&stream), stream, queue: VecDeque::new(), sent: 0 }
     }
 
     pub(super) fn stream(&self) -> &TcpStream {

@@ -15,6 +15,7 @@ use super::lobby::{Lobby, Verdict};
 use super::message::Message;
 use super::porch::{Command, Desk, Mailbox};
 use super::root::{ConnectionId, Event, Root, Time};
+use crate::system::fork::Shed;
 use crate::system::socket::{self, Interest, READABLE, WRITABLE};
 use crate::trace::log;
 
@@ -56,8 +57,22 @@ struct Served {
 
 /// A listener; one that was opened for a root goes with it.
 struct Door {
+    /// Who connects reaches this process and no child of it.
+    _shed: Shed,
     listener: TcpListener,
     root: Option<Serial>,
+}
+
+impl Door {
+    fn new(listener: TcpListener, root: Option<Serial>) -> Door {
+        Door { _shed: Shed::new(&listener), listener, root }
+    }
+
+    fn close(self) {
+        let Door { _shed, listener, .. } = self;
+        drop(_shed);
+        socket::stop_listening(listener);
+    }
 }
 
 /// A rendezvous that is held here.
@@ -144,11 +159,11 @@ impl Server {
     fn take_commands(&mut self) {
         for command in self.desk.take() {
             match command {
-                Command::Listen(listener) => self.doors.push(Door { listener, root: None }),
+                Command::Listen(listener) => self.doors.push(Door::new(listener, None)),
                 Command::Serve { serial, settings, listener } => {
                     let communicator = settings.communicator;
                     if let Some(listener) = listener {
-                        self.doors.push(Door { listener, root: Some(serial) });
+                        self.doors.push(Door::new(listener, Some(serial)));
                     }
                     let root = Root::new(settings);
                     let strangers_before = self.lobby.refused_count();
@@ -434,7 +449,7 @@ impl Server {
             hosted.expects = false;
         }
         while let Some(at) = self.doors.iter().position(|door| door.root == Some(serial)) {
-            socket::stop_listening(self.doors.swap_remove(at).listener);
+            self.doors.swap_remove(at).close();
         }
     }
 
@@ -457,9 +472,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        for door in self.doors.drain(..) {
-            socket::stop_listening(door.listener);
-        }
+        self.doors.drain(..).for_each(Door::close);
         for (_, served) in self.lines.drain() {
             served.line.close();
         }
