@@ -40,6 +40,41 @@ pub unsafe fn read(
     }
 }
 
+/// Copies `bytes` at `source` to `target` in process `pid`, and in the same call, before anything else, a word to
+/// `permit` there ([`super::permit`]): without that permit nothing is written.
+///
+/// # Safety
+/// `source` is readable for `bytes`.
+///
+/// # Errors
+/// The system's: the permit was withdrawn, or it does not allow this, or there is no such process or memory. Part
+/// of the bytes may have been written.
+pub unsafe fn write(
+    pid: i32,
+    permit: u64,
+    source: *const u8,
+    target: u64,
+    bytes: usize,
+) -> std::io::Result<()> {
+    let mut word = 0_u64;
+    let local = [
+        libc::iovec { iov_base: (&raw mut word).cast(), iov_len: 8 },
+        libc::iovec { iov_base: source.cast_mut().cast(), iov_len: bytes },
+    ];
+    let remote = [
+        libc::iovec { iov_base: permit as *mut libc::c_void, iov_len: 8 },
+        libc::iovec { iov_base: target as *mut libc::c_void, iov_len: bytes },
+    ];
+    // SAFETY: the local parts are readable (`word` is ours, `source` by the caller's promise) and only read. The
+    // remote parts are addresses of another process, which the kernel checks there, one after the other.
+    let put = unsafe { libc::process_vm_writev(pid, local.as_ptr(), 2, remote.as_ptr(), 2, 0) };
+    match usize::try_from(put) {
+        Ok(put) if put == bytes + 8 => Ok(()),
+        Ok(_) => Err(std::io::Error::from_raw_os_error(libc::EFAULT)),
+        Err(_) => Err(super::last()),
+    }
+}
+
 /// The memory of one process, open for writing. It stays that process's: a number that is used again leads
 /// nowhere else, and once the process has ended nothing is written.
 #[derive(Debug)]
@@ -108,6 +143,27 @@ mod tests {
         }
         // SAFETY: nothing is written.
         assert!(unsafe { read(pid, 16, 16, target.as_mut_ptr(), 3) }.is_err());
+    }
+
+    #[test]
+    fn without_a_permit_nothing_is_written() {
+        let pid = i32::try_from(std::process::id()).expect("small");
+        let permit = crate::system::permit::Permit::new().expect("a page");
+        let (source, mut target) = ([1_u8, 2, 3], [0_u8; 3]);
+        let into = target.as_mut_ptr().expose_provenance() as u64;
+        // SAFETY: `source` has 3 bytes.
+        let write_here = || unsafe { write(pid, permit.address(), source.as_ptr(), into, 3) };
+        // SAFETY: a local variable, which the kernel writes.
+        let now = || unsafe { (&raw const target).read_volatile() };
+        match write_here() {
+            Ok(()) => assert_eq!(now(), source),
+            // Not every sandbox allows it.
+            Err(error) => assert!(matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS))),
+        }
+        target = [9; 3];
+        permit.withdraw();
+        assert!(write_here().is_err());
+        assert_eq!(target, [9; 3]);
     }
 
     #[test]

@@ -107,6 +107,18 @@ impl Mapping {
         if done == 0 { (count * PAGE_BYTES) as u64 } else { bytes as u64 }
     }
 
+    /// Children of this process do not get the range.
+    pub fn keep_from_children(&self) {
+        // SAFETY: the range is ours; this advice changes no content here.
+        unsafe { libc::madvise(self.start().cast(), self.bytes, libc::MADV_DONTFORK) };
+    }
+
+    /// From here on nobody reads or writes the range, neither this process nor the kernel for another one.
+    pub fn forbid(&self) {
+        // SAFETY: the range is ours. Who holds a pointer into it was told not to use it any more.
+        unsafe { libc::mprotect(self.start().cast(), self.bytes, libc::PROT_NONE) };
+    }
+
     /// Asks for huge pages; harmless where there are none.
     pub fn prefer_huge_pages(&self) {
         // SAFETY: the range is ours; this advice changes no content.

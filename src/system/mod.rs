@@ -18,6 +18,7 @@ pub mod memfd;
 pub mod memory;
 pub mod namespace;
 pub mod passing;
+pub mod permit;
 pub mod random;
 pub mod say;
 pub mod socket;

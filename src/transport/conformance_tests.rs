@@ -105,6 +105,8 @@ struct ToPeer {
 struct FromPeer {
     received: usize,
     read: usize,
+    /// Where all of the front packet goes; see [`Transport::read_into`].
+    whole: Option<Vec<u8>>,
 }
 
 /// One rank that plays a script.
@@ -218,7 +220,7 @@ impl<T: Transport> Player<T> {
         let read = self.from[peer as usize].read;
         if read == front.bytes {
             self.transport.finish(peer);
-            self.from[peer as usize] = FromPeer { received: number + 1, read: 0 };
+            self.from[peer as usize] = FromPeer { received: number + 1, ..FromPeer::default() };
             return Ok(true);
         }
         let got = self.take(peer, number, read, front.bytes - read)?;
@@ -239,7 +241,18 @@ impl<T: Transport> Player<T> {
         let most = if choice.is_multiple_of(3) { left.min(8 << 20) } else { left.min(1 << (choice % 20)) };
         let limit = most.next_multiple_of(element_bytes);
         let eager = read + left <= self.transport.eager_bytes(peer);
-        let got = if choice % 5 < 2 {
+        let whole = &mut self.from[peer as usize].whole;
+        if read == 0 && whole.is_none() && choice % 5 < 2 && limit >= left {
+            *whole = Some(vec![0; left]);
+        }
+        let limit = if whole.is_some() { left } else { limit };
+        let got = if let Some(whole) = whole {
+            let target = Address(whole[read..].as_mut_ptr() as usize);
+            // SAFETY: that many bytes are left of the buffer, which is kept until the packet ends.
+            let got = unsafe { self.transport.read_into(peer, target, left)? };
+            check(self.compares, &whole[read..read + got], (peer, self.rank, number, read));
+            got
+        } else if choice % 5 < 2 {
             self.buffer.resize(limit, 0);
             let target = Address(self.buffer.as_mut_ptr() as usize);
             // SAFETY: the buffer has `limit` bytes.

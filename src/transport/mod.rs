@@ -128,10 +128,13 @@ pub trait Transport {
     fn view(&mut self, peer: u32, limit: usize) -> Result<&[u8], Error>;
 
     /// Copies the next unread bytes of the front packet straight to `target`, at most `limit`, and
-    /// consumes them. Returns how many; 0 if they are still under way.
+    /// consumes them. Returns how many; 0 if they are still under way. Calls for one packet that begin with room
+    /// for all of it go on where the last one ended, and the room is the transport's until then, or until
+    /// [`Self::raise`] or [`Self::leave`]: the sender may help to fill it.
     ///
     /// # Safety
-    /// `target` is writable for `limit` bytes during the call.
+    /// `target` is writable for `limit` bytes during the call, and of a packet with room for all of it as long as
+    /// is said above.
     ///
     /// # Errors
     /// What the path reported.

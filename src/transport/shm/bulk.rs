@@ -7,12 +7,12 @@
 //!
 //! 1. *direct*: both are threads of one process; a plain copy from the sender's memory;
 //! 2. *mapped*: the sender's allocation is mapped here as well, and read in place;
-//! 3. *attached*: the kernel copies between the processes, straight to the target or through a buffer that
-//!    stays in the cache;
+//! 3. *attached*: the kernel copies between the processes, straight to the target, where the sender helps
+//!    ([`super::help`]), or through a buffer that stays in the cache;
 //! 4. the ring.
 //!
-//! Only the receiving process writes its memory, and only inside calls of the receiver: once a transport is
-//! dropped, nobody writes the user's memory on its behalf. What is read from a sender that leaves meanwhile may
+//! Without help only the receiving process writes its memory, and only inside calls of the receiver: once a
+//! transport is dropped, nobody writes the user's memory on its behalf. What is read from a sender that leaves meanwhile may
 //! be anything; so the receiver looks at the sender's state *after* each copy, and an error says that the packet
 //! is lost.
 

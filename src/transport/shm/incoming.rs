@@ -5,6 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::bulk::{OfferWords, Verdict};
 use super::doorbell::wake;
+use super::helped::Helped;
 use super::layout::state;
 use super::local::LocalRank;
 use super::ring::{Broken, Consumer, Credit, INLINE_BYTES, Kind, RingMemory, Shape};
@@ -15,7 +16,7 @@ use crate::system::{attach, lock, memory::Seen};
 use crate::transport::{Front, Head, Whole};
 
 /// The most that one call copies or hands out of a packet that it fetches.
-const SLICE_BYTES: usize = 256 << 10;
+pub(super) const SLICE_BYTES: usize = 256 << 10;
 /// Attached packets that are viewed come in pieces of this size, which stay in the cache.
 const SCRATCH_BYTES: usize = 128 << 10;
 /// How many of the peer's allocations stay mapped.
@@ -65,15 +66,17 @@ struct Packet {
 /// The receiving half of an edge.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    ring: Option<Ring>,
+    pub(super) ring: Option<Ring>,
     consumer: Consumer,
     packet: Option<Packet>,
     /// The peer, if it is a thread of this process; known from its first direct packet on.
     owner: Option<Arc<LocalRank>>,
-    offers: u64,
+    pub(super) offers: u64,
     pub(super) attach: Attach,
     seen: Vec<Seen>,
     scratch: Vec<u8>,
+    /// The front packet is copied by both sides.
+    pub(super) help: Option<Helped>,
     pub(super) counts: BulkCounts,
 }
 
@@ -92,6 +95,7 @@ impl Incoming {
             attach: Attach::Unknown,
             seen: Vec::new(),
             scratch: Vec::new(),
+            help: None,
             counts: BulkCounts { direct: 0, mapped: 0, attached: 0, streamed: 0 },
         }
     }
@@ -177,6 +181,28 @@ impl Incoming {
         Ok(front)
     }
 
+    /// Whether the kernel has yet to be asked for bytes of the peer.
+    pub(super) fn has_to_fetch(&self) -> bool {
+        match (&self.packet, &self.ring) {
+            (Some(packet), _) => matches!(packet.body, Body::Attached { .. }) && packet.at < packet.front.bytes,
+            (None, Some(ring)) => matches!(self.consumer.look(ring), Ok(Some((Kind::Offer, _)))),
+            (None, None) => false,
+        }
+    }
+
+    /// How long the front packet is, if it is attached and none of it was read.
+    pub(super) fn untouched_bytes(&self) -> Option<usize> {
+        match &self.packet {
+            Some(Packet { front, at: 0, body: Body::Attached { to: 0, .. } }) => Some(front.bytes),
+            _ => None,
+        }
+    }
+
+    /// How far the front packet was read, and how long it is.
+    pub(super) fn position(&self) -> Option<(usize, usize)> {
+        self.packet.as_ref().map(|packet| (packet.at, packet.front.bytes))
+    }
+
     /// Picks the path by which an offered packet comes.
     fn settle(&mut self, here: &Here, peer: u32, offer: OfferWords, bytes: usize) -> Body {
         self.offers += 1;
@@ -247,7 +273,7 @@ impl Incoming {
         wake(here.segment.control(peer));
     }
 
-    fn say_fetched(&self, here: &Here, peer: u32) {
+    pub(super) fn say_fetched(&self, here: &Here, peer: u32) {
         let Some(ring) = &self.ring else { return };
         // Release: all reads of the source lie before.
         ring.set_credit(Credit::Bulk, Verdict::Fetched.word(self.offers));
@@ -323,12 +349,40 @@ impl Incoming {
     /// # Safety
     /// `target` is writable for `limit` bytes.
     unsafe fn fetch(&mut self, here: &Here, peer: u32, target: *mut u8, limit: usize) -> Result<usize> {
-        let Some(Packet { front, at, body: Body::Attached { source, .. } }) = &self.packet else {
+        let Some(Packet { front, at, .. }) = &self.packet else { return Err(no_packet()) };
+        let (at, total) = (*at, front.bytes);
+        let asked = limit.min(total - at);
+        // SAFETY: the caller's promise.
+        let got = match unsafe { self.copy(here, peer, at, target, asked)? } {
+            Ok(got) => got,
+            Err(reason) => {
+                self.go_on_streaming(here, peer, reason);
+                0
+            }
+        };
+        if at + got == total {
+            self.say_fetched(here, peer);
+        }
+        Ok(got)
+    }
+
+    /// Has the kernel copy `asked` bytes of the front packet, which is attached, from byte `at` on. How many whole
+    /// elements came, at least one; or why none did.
+    ///
+    /// # Safety
+    /// `target` is writable for `asked` bytes.
+    pub(super) unsafe fn copy(
+        &self,
+        here: &Here,
+        peer: u32,
+        at: usize,
+        target: *mut u8,
+        asked: usize,
+    ) -> Result<std::result::Result<usize, String>> {
+        let Some(Packet { body: Body::Attached { source, .. }, .. }) = &self.packet else {
             return Err(no_packet());
         };
         let Attach::Works { pid, proof, proof_address } = self.attach else { return Err(no_packet()) };
-        let asked = limit.min(front.bytes - at);
-        let (at, total) = (*at, front.bytes);
         // SAFETY: the caller's promise.
         let result = unsafe { attach::read(pid, proof_address, source.wrapping_add(at), target, asked) };
         // The copy lies before the look at the sender's state: had the sender left before the copy ended, and
@@ -342,17 +396,19 @@ impl Incoming {
         };
         // The ends of all parts but the last are multiples of the longest element.
         let got = if got == asked { got } else { ((at + got) & !7).saturating_sub(at) };
-        if got == 0 && asked > 0 {
-            self.attach = Attach::Refused(reason);
-            self.ask_for_stream(here, peer, at);
-            let body = self.expect_stream();
-            if let Some(packet) = &mut self.packet {
-                packet.body = body;
-            }
-        } else if at + got == total {
-            self.say_fetched(here, peer);
+        Ok(if got == 0 && asked > 0 { Err(reason) } else { Ok(got) })
+    }
+
+    /// The kernel does not copy (any more): the rest of the front packet comes through the ring.
+    #[cold]
+    pub(super) fn go_on_streaming(&mut self, here: &Here, peer: u32, reason: String) {
+        self.attach = Attach::Refused(reason);
+        let body = self.expect_stream();
+        if let Some(packet) = &mut self.packet {
+            packet.body = body;
         }
-        Ok(got)
+        let at = self.position().map_or(0, |(at, _)| at);
+        self.ask_for_stream(here, peer, at);
     }
 
     /// # Safety
@@ -368,8 +424,13 @@ impl Incoming {
             && !(*from..*to).contains(at)
             && *at < front.bytes
         {
-            // SAFETY: the caller's promise, for less.
-            let got = unsafe { self.fetch(here, peer, target, limit.min(SLICE_BYTES))? };
+            // SAFETY: the caller's promise.
+            let got = unsafe { self.read_helped(here, peer, target, limit) };
+            let got = match got {
+                Some(got) => got?,
+                // SAFETY: the caller's promise, for less.
+                None => unsafe { self.fetch(here, peer, target, limit.min(SLICE_BYTES))? },
+            };
             if let Some(packet) = &mut self.packet {
                 packet.at += got;
             }
@@ -532,7 +593,7 @@ fn try_attach(here: &Here, peer: u32) -> std::result::Result<Attach, String> {
 
 impl Here {
     /// Fails if the peer has left, so that its memory may hold anything.
-    fn check_alive(&self, peer: u32) -> Result<()> {
+    pub(super) fn check_alive(&self, peer: u32) -> Result<()> {
         match self.segment.control(peer).state.load(Ordering::Acquire) {
             state::ALIVE => Ok(()),
             _ => Err(lost(peer)),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header | control area of rank 0, 1, ... | ring 0->0, 0->1, ..., 1->0, ... | inbox of rank 0, 1, ...
-//! ring:    credit line, spare line | slots | data
+//! ring:    credit line, spare line | help line, spare line | slots | data
 //! inbox:   windows | gate of rank 0, 1, ... | signals of rank 0, 1, ...     (see [`super::inbox`])
 //! ```
 //! Both sides compute every place from the rank count and the ring size, and refuse a segment whose header
@@ -22,7 +22,7 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"shoalshm");
 /// Where the first page says what failed; see [`super::failure`].
 pub(super) const FAILURE_OFFSET: usize = 256;
 /// Changes with every change of the layout.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 /// The most ranks of one segment.
 const RANKS_LIMIT: u32 = 1 << 12;
 
@@ -107,7 +107,7 @@ impl Layout {
         }
         let slots = (ring_bytes / 512).clamp(16, 1024);
         let shape = Shape { slots: slots as u64, data_bytes: ring_bytes as u64 };
-        let ring_stride_bytes = pages(DATA_AFTER_SLOTS + slots * LINE_BYTES + ring_bytes);
+        let ring_stride_bytes = pages(SLOTS_OFFSET + slots * LINE_BYTES + ring_bytes);
         let front_bytes = PAGE_BYTES + pages(ranks as usize * size_of::<Control>());
         let rings = u64::from(ranks) * u64::from(ranks);
         let inbox_bytes = pages(inbox::bytes(ranks));
@@ -148,8 +148,11 @@ impl Layout {
     }
 }
 
-/// The credit line and a spare one, which the processor's prefetch of line pairs would drag along.
-pub(super) const DATA_AFTER_SLOTS: usize = 2 * LINE_BYTES;
+/// Where the help line lies. The credit line before it has a spare one, as it has itself: the processor's prefetch
+/// of line pairs would drag it along.
+pub(super) const HELP_OFFSET: usize = 2 * LINE_BYTES;
+/// Where the slots of a ring start.
+pub(super) const SLOTS_OFFSET: usize = 4 * LINE_BYTES;
 
 #[cfg(test)]
 mod tests {

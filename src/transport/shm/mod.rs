@@ -10,8 +10,8 @@
 //! values, and break its own edges (which then report [`Error::Remote`]), but cannot make this process touch
 //! memory that is not its own.
 //!
-//! Only calls of this object write the user's memory of this rank, and they only write the targets they are
-//! given. Once it is dropped nobody does; nobody reads it either, but for the kernel on behalf of a peer, which
+//! Only calls of this object write the user's memory of this rank, and peers that it lets help ([`help`]); they
+//! only write the targets that it is given. Once it is dropped nobody does; nobody reads it either, but for the kernel on behalf of a peer, which
 //! then discards what it read. A view of a packet from another thread of the process keeps that thread's drop
 //! waiting until it is consumed, so consume it soon.
 //!
@@ -35,6 +35,8 @@
 mod bulk;
 mod doorbell;
 mod failure;
+mod help;
+mod helped;
 mod host;
 mod inbox;
 mod incoming;
@@ -74,13 +76,13 @@ use super::{Bulk, Front, Head, Peer, Standing, Transport, Whole};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::op::Address;
+use crate::system::permit::Permit;
 use crate::system::{barrier, fork, lock, random};
 
-/// Packets of ordinary memory up to this size go through the ring although the kernel could copy them. No
-/// limit: on the machines measured so far two cores that pass pieces through their caches beat one kernel that
-/// walks page tables, at every size from 64 KiB to 64 MiB and also with more ranks than cores
+/// Packets of ordinary memory up to this size go through the ring although the kernel could copy them. Above,
+/// one copy by both sides at once ([`help`]) beats two through the ring, by more the further apart the cores are
 /// (`benches/records/`). `SHOAL_BULK_BYTES` sets another.
-pub const DEFAULT_BULK_BYTES: usize = usize::MAX;
+pub const DEFAULT_BULK_BYTES: usize = 16 << 10;
 
 /// What may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,9 +130,15 @@ struct Here {
     rank: u32,
     settings: Settings,
     local: Arc<LocalRank>,
+    permit: OnceLock<Option<Permit>>,
 }
 
 impl Here {
+    /// What peers need to copy into this process; nothing where there is no address space for it.
+    fn permit(&self) -> Option<&Permit> {
+        self.permit.get_or_init(|| Permit::new().ok()).as_ref()
+    }
+
     fn find_local(&self, peer: u32) -> Option<Arc<LocalRank>> {
         LocalRank::find(self.segment.id(), peer)
     }
@@ -202,7 +210,7 @@ impl ShmTransport {
         let edges = (0..segment.ranks())
             .map(|_| Edge { outgoing: Outgoing::new(shape), incoming: Incoming::new(shape), fault: None })
             .collect();
-        let here = Here { segment, rank, settings, local };
+        let here = Here { segment, rank, settings, local, permit: OnceLock::new() };
         let (inboxes, own_windows) = (HashMap::new(), HashMap::new());
         Ok(ShmTransport {
             here,
@@ -305,7 +313,9 @@ impl Transport for ShmTransport {
         if let Some(fault) = &edge.fault {
             return Err(fault.clone());
         }
-        let polled = edge.outgoing.poll(&self.here, peer);
+        // Who has something to fetch does that first: the peer is as busy with its own.
+        let may_help = !edge.incoming.has_to_fetch();
+        let polled = edge.outgoing.poll(&self.here, peer, may_help);
         self.keep(peer, polled)
     }
 
@@ -396,6 +406,10 @@ impl Transport for ShmTransport {
     }
 
     fn raise(&mut self, reason: &str) {
+        // The calls that fail return, and their buffers are the caller's again.
+        for (peer, edge) in (0..).zip(&mut self.edges) {
+            edge.incoming.end_help(&self.here, peer);
+        }
         failure::raise(&self.here.segment, self.here.rank, reason);
         doorbell::wake_all(&self.here.segment);
     }
@@ -450,7 +464,8 @@ impl ShmTransport {
         }
         self.close_windows();
         self.has_left = true;
-        for edge in &mut self.edges {
+        for (peer, edge) in (0..).zip(&mut self.edges) {
+            edge.incoming.end_help(&self.here, peer);
             edge.incoming.let_go(&self.here);
         }
         let here = &self.here;

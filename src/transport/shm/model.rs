@@ -4,6 +4,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 
+use super::help::{self, Help, Side};
 use super::ring::{
     Consumer, Credit, Kind, LINE_BYTES, OBSERVE, PUBLISH, Producer, RingMemory, SLOT_WORDS, Shape,
 };
@@ -13,6 +14,7 @@ struct Model {
     headers: Vec<AtomicU64>,
     words: Vec<UnsafeCell<u64>>,
     credit: Vec<AtomicU64>,
+    help: Vec<AtomicU64>,
     data: Vec<UnsafeCell<u64>>,
 }
 
@@ -29,6 +31,7 @@ impl Model {
             headers: (0..2).map(|_| AtomicU64::new(0)).collect(),
             words: (0..2 * SLOT_WORDS).map(|_| UnsafeCell::new(0)).collect(),
             credit: (0..4).map(|_| AtomicU64::new(0)).collect(),
+            help: (0..4).map(|_| AtomicU64::new(0)).collect(),
             data: (0..8).map(|_| UnsafeCell::new(0)).collect(),
         }
     }
@@ -66,6 +69,16 @@ impl RingMemory for Model {
     }
     fn set_credit(&self, which: Credit, value: u64) {
         self.credit[which as usize].store(value, PUBLISH);
+    }
+    fn help(&self, which: Help) -> u64 {
+        self.help[which as usize].load(OBSERVE)
+    }
+    fn set_help(&self, which: Help, value: u64) {
+        self.help[which as usize].store(value, PUBLISH);
+    }
+    fn exchange_claims(&self, before: u64, after: u64) -> Result<(), u64> {
+        let claims = &self.help[Help::Claims as usize];
+        claims.compare_exchange(before, after, Ordering::AcqRel, OBSERVE).map(|_| ())
     }
 }
 
@@ -143,6 +156,61 @@ fn a_verdict_gives_the_source_back() {
         }
         assert_eq!(read(&source), 7);
         memory.set_credit(Credit::Bulk, 1);
+        sender.join().expect("held");
+    });
+}
+
+/// Every chunk of a packet that both sides copy is written by one of them, and seen by the receiver.
+#[test]
+fn chunks_have_one_owner_each() {
+    const COUNT: u32 = 3;
+    loom::model(|| {
+        let memory = Arc::new(Model::new());
+        let target: Arc<Vec<UnsafeCell<u64>>> = Arc::new((0..COUNT).map(|_| UnsafeCell::new(0)).collect());
+        let (theirs, their_target) = (Arc::clone(&memory), Arc::clone(&target));
+        help::open(&*memory, 1, 64, 8);
+        let sender = loom::thread::spawn(move || {
+            for _ in 0..2 {
+                let Ok(Some(index)) = help::claim(&*theirs, 1, COUNT, Side::Back) else { return };
+                write(&their_target[index as usize], 10 + u64::from(index));
+                let done = help::Done { count: COUNT - index, has_failed: false };
+                theirs.set_help(Help::Done, done.word());
+            }
+        });
+        let mut front = 0;
+        while let Some(index) = help::claim(&*memory, 1, COUNT, Side::Front).expect("honest claims") {
+            assert_eq!(index, front);
+            write(&target[index as usize], 10 + u64::from(index));
+            front += 1;
+        }
+        while help::Done::read(memory.help(Help::Done)).count < COUNT - front {
+            loom::thread::yield_now();
+        }
+        assert_eq!(help::close(&*memory, 1), COUNT - front);
+        assert!((0..COUNT).all(|index| read(&target[index as usize]) == 10 + u64::from(index)));
+        sender.join().expect("held");
+    });
+}
+
+/// Who closes the claims and then sees all that was claimed done is the only one left.
+#[test]
+fn nobody_writes_after_the_end_of_help() {
+    loom::model(|| {
+        let memory = Arc::new(Model::new());
+        let target = Arc::new(UnsafeCell::new(0_u64));
+        let (theirs, their_target) = (Arc::clone(&memory), Arc::clone(&target));
+        help::open(&*memory, 1, 64, 8);
+        let sender = loom::thread::spawn(move || {
+            if let Ok(Some(_)) = help::claim(&*theirs, 1, 1, Side::Back) {
+                write(&their_target, 1);
+                theirs.set_help(Help::Done, help::Done { count: 1, has_failed: false }.word());
+            }
+        });
+        let back = help::close(&*memory, 1);
+        while help::Done::read(memory.help(Help::Done)).count < back {
+            loom::thread::yield_now();
+        }
+        write(&target, 2);
         sender.join().expect("held");
     });
 }

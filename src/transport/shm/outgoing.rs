@@ -3,11 +3,13 @@
 use super::Here;
 use super::bulk::{OfferWords, Verdict};
 use super::doorbell::wake;
+use super::help::{self, Cut, Done, Help, Side};
+use super::incoming::process_of;
 use super::ring::{Credit, INLINE_BYTES, Kind, Producer, RingMemory, Shape};
 use super::segment::Ring;
 use crate::error::{Error, Result};
 use crate::op::Address;
-use crate::system::memory;
+use crate::system::{attach, memory};
 use crate::transport::{Bulk, Head};
 
 /// How much of a streamed packet is published at once: enough to make the slot's price small, little enough
@@ -43,6 +45,16 @@ pub(super) struct Outgoing {
     offers: u64,
     /// The receiver could not fetch the last offer of ordinary memory: the next is streamed at once.
     stream_at_once: bool,
+    helper: Helper,
+}
+
+/// Whether this side can write the receiver's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Helper {
+    Unknown,
+    /// The receiver's number here.
+    Works { pid: i32 },
+    Refused,
 }
 
 impl Outgoing {
@@ -54,6 +66,7 @@ impl Outgoing {
             sending: None,
             offers: 0,
             stream_at_once: false,
+            helper: Helper::Unknown,
         }
     }
 
@@ -160,11 +173,16 @@ impl Outgoing {
         Ok(true)
     }
 
-    pub(super) fn poll(&mut self, here: &Here, peer: u32) -> Result<Bulk> {
+    /// `may_help`: a chunk of an offered packet may be copied.
+    pub(super) fn poll(&mut self, here: &Here, peer: u32, may_help: bool) -> Result<Bulk> {
         match self.sending {
             None => Ok(Bulk::Done),
             Some(Sending::Stream { source, left }) => self.stream(here, peer, source, left),
-            Some(Sending::Offer { source, bytes, direct }) => self.answer(here, peer, source, bytes, direct),
+            Some(Sending::Offer { source, bytes, direct }) => {
+                let bulk = self.answer(here, peer, source, bytes, direct)?;
+                let helps = may_help && !direct && bulk == Bulk::Waiting && Cut::new(bytes).count > 1;
+                if helps { self.help(here, peer, source, bytes) } else { Ok(bulk) }
+            }
         }
     }
 
@@ -204,6 +222,42 @@ impl Outgoing {
             }
             None => Ok(Bulk::Waiting),
         }
+    }
+
+    /// Copies a chunk of the offered packet to where the receiver wants it, if the receiver lets us.
+    fn help(&mut self, here: &Here, peer: u32, source: Address, bytes: usize) -> Result<Bulk> {
+        let Some(ring) = &self.ring else { return Ok(Bulk::Waiting) };
+        if self.helper == Helper::Refused {
+            return Ok(Bulk::Waiting);
+        }
+        let cut = Cut::new(bytes);
+        let claimed = help::claim(ring, self.offers, cut.count, Side::Back);
+        let Some(index) = claimed.map_err(|broken| here.broken(peer, broken))? else {
+            return Ok(Bulk::Waiting);
+        };
+        if self.helper == Helper::Unknown {
+            let pid = if here.settings.attach { process_of(here, peer) } else { None };
+            self.helper = pid.map_or(Helper::Refused, |pid| Helper::Works { pid });
+        }
+        let is_copied = match self.helper {
+            Helper::Works { pid } => {
+                let (chunk, permit) = (cut.chunk(index), ring.help(Help::Permit));
+                let target = ring.help(Help::Target).wrapping_add(chunk.start as u64);
+                let from = source.add(chunk.start).0 as *const u8;
+                // SAFETY: the chunk lies within the packet, whose source is readable by the promise of
+                // `begin_bulk`.
+                unsafe { attach::write(pid, permit, from, target, chunk.len()) }.is_ok()
+            }
+            _ => false,
+        };
+        let count = cut.count - index - u32::from(!is_copied);
+        // Release: all that was copied lies before.
+        ring.set_help(Help::Done, Done { count, has_failed: !is_copied }.word());
+        if !is_copied {
+            self.helper = Helper::Refused;
+        }
+        wake(here.segment.control(peer));
+        Ok(Bulk::Moving)
     }
 
     fn stream(&mut self, here: &Here, peer: u32, source: Address, left: usize) -> Result<Bulk> {

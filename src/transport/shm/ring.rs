@@ -1,6 +1,7 @@
 //! The line from one rank to another: slots, data, credit. Prose first.
 //!
-//! A ring has one producer and one consumer, and three parts.
+//! A ring has one producer and one consumer, and three parts (a fourth, the help line, is for packets that do not
+//! go through the ring: [`super::help`]).
 //!
 //! * **Slots**, one cache line each. The producer fills slot `p % slots` for its `p`-th packet, and publishes it
 //!   with one release store of the slot's first word, the *header*: a stamp, the kind, the length of what lies in
@@ -34,6 +35,8 @@
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::Ordering;
+
+use super::help::Help;
 
 /// How headers and credit are written: what was done before is seen by whoever sees the word.
 pub(super) const PUBLISH: Ordering = Ordering::Release;
@@ -79,6 +82,13 @@ pub(super) trait RingMemory {
     fn credit(&self, which: Credit) -> u64;
     /// Writes a word of the credit line; by [`PUBLISH`].
     fn set_credit(&self, which: Credit, value: u64);
+    /// A word of the help line; by [`OBSERVE`].
+    fn help(&self, which: Help) -> u64;
+    /// Writes a word of the help line; by [`PUBLISH`].
+    fn set_help(&self, which: Help, value: u64);
+    /// Writes the claims of the help line if they are still `before`, by [`PUBLISH`] and [`OBSERVE`]; else what
+    /// they are.
+    fn exchange_claims(&self, before: u64, after: u64) -> Result<(), u64>;
 }
 
 /// How large a ring is.

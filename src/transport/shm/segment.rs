@@ -12,8 +12,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::failure::Failure;
+use super::help::Help;
 use super::inbox::Inbox;
-use super::layout::{Control, DATA_AFTER_SLOTS, FAILURE_OFFSET, Header, Layout};
+use super::layout::{Control, FAILURE_OFFSET, HELP_OFFSET, Header, Layout, SLOTS_OFFSET};
 use super::rest::Taken;
 use super::ring::{Credit, LINE_BYTES, OBSERVE, PUBLISH, RingMemory, SLOT_HEAD_WORDS, SLOT_WORDS, Shape};
 use crate::error::{Error, Result};
@@ -265,7 +266,7 @@ fn live<K>(known: &Mutex<HashMap<K, Weak<Mapping>>>) -> Vec<Arc<Mapping>> {
 
 /// Where the data of a ring starts.
 const fn data_start(shape: Shape) -> usize {
-    DATA_AFTER_SLOTS + shape.slots as usize * LINE_BYTES
+    SLOTS_OFFSET + shape.slots as usize * LINE_BYTES
 }
 
 /// A mapped ring.
@@ -283,7 +284,7 @@ impl Ring {
     #[inline]
     fn atomic(&self, offset: usize) -> &AtomicU64 {
         debug_assert!(offset + 8 <= data_start(self.shape));
-        // SAFETY: all callers pass offsets of words of the credit line or of a slot, which lie in the mapping
+        // SAFETY: all callers pass offsets of words of the credit line, the help line or a slot, which lie in the mapping
         // and are multiples of 8 from a page aligned start. They are accessed as atomics only while shared.
         unsafe { &*self.start.add(offset).cast::<AtomicU64>() }
     }
@@ -291,7 +292,7 @@ impl Ring {
     #[inline]
     fn slot_word(&self, slot: usize, index: usize) -> &AtomicU64 {
         let slot = slot & (self.shape.slots as usize - 1);
-        self.atomic(DATA_AFTER_SLOTS + slot * LINE_BYTES + (index % SLOT_WORDS) * 8)
+        self.atomic(SLOTS_OFFSET + slot * LINE_BYTES + (index % SLOT_WORDS) * 8)
     }
 
     /// Gives the memory of the data back; what lies there is lost.
@@ -336,5 +337,16 @@ impl RingMemory for Ring {
     #[inline]
     fn set_credit(&self, which: Credit, value: u64) {
         self.atomic(which as usize * 8).store(value, PUBLISH);
+    }
+    #[inline]
+    fn help(&self, which: Help) -> u64 {
+        self.atomic(HELP_OFFSET + which as usize * 8).load(OBSERVE)
+    }
+    fn set_help(&self, which: Help, value: u64) {
+        self.atomic(HELP_OFFSET + which as usize * 8).store(value, PUBLISH);
+    }
+    fn exchange_claims(&self, before: u64, after: u64) -> std::result::Result<(), u64> {
+        let claims = self.atomic(HELP_OFFSET + Help::Claims as usize * 8);
+        claims.compare_exchange(before, after, Ordering::AcqRel, OBSERVE).map(|_| ())
     }
 }
