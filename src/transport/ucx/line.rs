@@ -167,4 +167,34 @@ mod tests {
         assert_eq!(line.fault, None);
         assert!(line.handle(&header(Kind::Leave, 0, 9), pool.take(0), 1).is_err());
     }
+
+    #[test]
+    fn garbage_is_refused_without_a_panic_and_keeps_within_the_window() {
+        use crate::transport::sim::Dice;
+        const WINDOW_BYTES: u64 = 4096;
+        for seed in 0..300 {
+            let (mut dice, mut pool, mut line) = (Dice::new(seed), Pool::default(), Line::default());
+            let mut kept_bytes = 0;
+            for _ in 0..200 {
+                let mut bytes: Vec<u8> = header(Kind::Packet, 0, 0).encode().to_vec();
+                // Small numbers in some places, so that it comes through; anything in others.
+                for at in [4, 32, 33, 40, 47, 64, 71] {
+                    if dice.below(3) == 0 {
+                        let bound = if dice.below(8) == 0 { 256 } else { 10 };
+                        bytes[at] = dice.below(bound) as u8;
+                    }
+                }
+                let Some(header) = Header::decode(&bytes) else { continue };
+                let size = dice.below(2000) as usize;
+                let mut buffer = pool.take(size);
+                buffer.data_mut().fill(0xff);
+                let is_kept = matches!(header.kind, Kind::Packet | Kind::Piece);
+                if line.handle(&header, buffer, WINDOW_BYTES).is_ok() && is_kept {
+                    kept_bytes += size as u64;
+                    assert!(kept_bytes <= WINDOW_BYTES, "seed {seed}: nobody has read anything");
+                }
+                let _ = (line.state(), line.standing());
+            }
+        }
+    }
 }
