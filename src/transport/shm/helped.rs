@@ -114,9 +114,7 @@ impl Incoming {
         let claimed = help::claim(ring, self.offers, count, Side::Front);
         let is_ours = match claimed.map_err(|broken| here.broken(peer, broken))? {
             Some(index) if index == helped.front => true,
-            Some(_) => {
-                return Err(here.broken(peer, Broken("claimed chunks of a packet that are not its own")));
-            }
+            Some(_) => return Err(here.broken(peer, Broken("claimed chunks of a packet that are not its own"))),
             None => {
                 let done = Done::read(ring.help(Help::Done));
                 if done.count >= count - helped.front {

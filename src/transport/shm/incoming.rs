@@ -184,9 +184,7 @@ impl Incoming {
     /// Whether the kernel has yet to be asked for bytes of the peer.
     pub(super) fn has_to_fetch(&self) -> bool {
         match (&self.packet, &self.ring) {
-            (Some(packet), _) => {
-                matches!(packet.body, Body::Attached { .. }) && packet.at < packet.front.bytes
-            }
+            (Some(packet), _) => matches!(packet.body, Body::Attached { .. }) && packet.at < packet.front.bytes,
             (None, Some(ring)) => matches!(self.consumer.look(ring), Ok(Some((Kind::Offer, _)))),
             (None, None) => false,
         }

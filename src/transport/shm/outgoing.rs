@@ -53,9 +53,7 @@ pub(super) struct Outgoing {
 enum Helper {
     Unknown,
     /// The receiver's number here.
-    Works {
-        pid: i32,
-    },
+    Works { pid: i32 },
     Refused,
 }
 
