@@ -18,7 +18,7 @@
 //! | [`simulate`] | thousands of ranks on paper: the same plans over links and cores as discrete events |
 //! | [`model`] | what a training job should communicate, by formulas |
 //! | [`engine`] | runs plans: a state machine, and one thin driver that owns threads and clocks |
-//! | [`transport`] | one trait; `shm` and `sim` behind it. Moves bytes between peers |
+//! | [`transport`] | one trait; `shm`, `ucx` and `sim` behind it, and `Lines`, which is `shm` to ranks of this host and `ucx` to others. Moves bytes between peers |
 //! | [`device`] | one trait; `host` behind it: copies and reductions |
 //! | [`stock`] | stock NCCL, as yet its version alone |
 //! | [`topology`] | hosts and ranks, as facts |
@@ -45,7 +45,7 @@
 //! peer's memory (`transport::shm::window`) and counts up a signal in the peer's inbox.
 //!
 //! # Where unsafe code may stand
-//! In `abi`, `system`, `device`, `transport/shm` and `transport/sim`, in some files of the command (buffers and
+//! In `abi`, `system`, `device`, `transport/shm`, `transport/ucx`, `transport/lines.rs` and `transport/sim`, in some files of the command (buffers and
 //! functions of the libraries that are measured), and in `engine/act`: the one room of the engine that hands
 //! the caller's promise about its buffers on to device and transport. `tests/tidy` holds this list.
 //!

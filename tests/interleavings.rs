@@ -192,7 +192,9 @@ fn facts(rank: u32, coalesces: bool) -> Facts {
             cores: 64,
             hosts: Hosts::of(vec![0; RANK_COUNT]),
             is_deterministic: false,
-        },
+            choices: shoal::tune::table::Choices::default(),
+        }
+        .with_table(None),
         algorithm: String::new(),
     }
 }

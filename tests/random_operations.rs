@@ -37,6 +37,8 @@ struct Team {
     form: Form,
     process_count: u32,
     limits: Limits,
+    /// To how many hosts its processes are dealt, as far as the library knows.
+    hosts: u32,
     settings: Vec<(&'static str, &'static str)>,
     /// Settings of the test itself.
     extra: Vec<(&'static str, String)>,
@@ -79,7 +81,21 @@ impl Team {
         perhaps("SHOAL_COALESCE_BYTES", &["16", "200"]);
         perhaps("SHOAL_DETERMINISTIC", &["0", "0", "1"]);
         perhaps("SHOAL_ALGORITHM", &Algorithm::ALL.map(Algorithm::name));
-        Team { number, form, process_count, limits, settings, extra: Vec::new() }
+        Team { number, form, process_count, limits, hosts: 1, settings, extra: Vec::new() }
+    }
+
+    /// The same, on several hosts: over the network alone, or over it and shared memory.
+    fn on_hosts(number: u64) -> Team {
+        let mut dice = Dice::new(mix(number, 0x686f7374));
+        // Teams of several processes.
+        let team = Team::new(number * 6 + [1, 2, 5][dice.below(3)]);
+        let hosts = dice.between(2, team.process_count as usize) as u32;
+        let mut settings = team.settings;
+        settings.push(("UCX_TLS", "tcp"));
+        if dice.chance(50) {
+            settings.push(("SHOAL_NETWORK_BYTES", "600000"));
+        }
+        Team { hosts, settings, ..team }
     }
 
     fn programs(&self) -> impl Iterator<Item = Program> {
@@ -98,6 +114,7 @@ impl Team {
                 .env(PROCESS, index.to_string())
                 .env(FOLDER, folder)
                 .env("RUST_BACKTRACE", "0")
+                .env("SHOAL_HOSTID", format!("host-{}", index % self.hosts))
                 .envs(self.settings.iter().copied())
                 .envs(self.extra.iter().cloned())
                 .stdin(Stdio::null())
@@ -199,13 +216,13 @@ impl Drop for Folder {
     }
 }
 
-#[test]
-fn random_programs_finish_with_the_right_bytes() {
-    let numbers = corpus::plan("random_operations", 24, 1200);
-    let (mut hangs, mut wrong, mut first) = (0, 0, Vec::new());
-    for number in &numbers {
-        let folder = Folder::new(&format!("team-{number}"));
-        let Err(problem) = Team::new(*number).run(&folder.0) else { continue };
+/// Runs teams; those that hang or go wrong are told.
+fn run_teams(name: &str, teams: impl Iterator<Item = Team>) {
+    let (mut hangs, mut wrong, mut count, mut first) = (0, 0, 0, Vec::new());
+    for team in teams {
+        let folder = Folder::new(&format!("{name}-{}", team.number));
+        count += PROGRAMS;
+        let Err(problem) = team.run(&folder.0) else { continue };
         if problem.contains("hang: ") {
             hangs += 1;
         } else {
@@ -216,11 +233,20 @@ fn random_programs_finish_with_the_right_bytes() {
             break;
         }
     }
-    println!(
-        "random operations: seeds run {}, hangs {hangs}, wrong {wrong}",
-        numbers.len() as u64 * PROGRAMS
-    );
+    println!("{name}: seeds run {count}, hangs {hangs}, wrong {wrong}");
     assert!(first.is_empty(), "add these teams to tests/corpus/seeds.txt:\n{}", first.join("\n\n"));
+}
+
+#[test]
+fn random_programs_finish_with_the_right_bytes() {
+    let numbers = corpus::plan("random_operations", 24, 1200);
+    run_teams("random operations", numbers.into_iter().map(Team::new));
+}
+
+#[test]
+fn random_programs_between_hosts_finish_with_the_right_bytes() {
+    let numbers = corpus::plan("random_operations_between_hosts", 10, 600);
+    run_teams("random operations between hosts", numbers.into_iter().map(Team::on_hosts));
 }
 
 /// Others than the killed one end: well if they needed nothing more of it, else with an error that names it.

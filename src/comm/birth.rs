@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::births::Birth;
 use super::bootstrap::{self, Join, Session};
-use super::{Body, Comm, Options, UniqueId, table};
+use super::{Body, Comm, Options, UniqueId, far, table};
 use crate::coalesce::Limits;
 use crate::config::Config;
 use crate::device::host::Host as HostDevice;
@@ -22,7 +22,7 @@ use crate::topology::Topology;
 use crate::trace::log;
 use crate::trace::record::Recorder;
 use crate::transport::shm::{Host, Invitation, Segment, Settings, ShmTransport};
-use crate::transport::{Peer, Transport};
+use crate::transport::{Lines, Peer, Transport};
 use crate::tune;
 
 /// Makes the id that the ranks of a new communicator share.
@@ -72,18 +72,22 @@ pub(super) fn grow_up(
 ) -> Result<Body> {
     let (rank, ranks) = (session.rank, session.ranks());
     let topology = Topology::from_cards(rank, &session.cards);
-    check_hosts(&topology)?;
     let own =
         together(&mut session, "reading the table of choices", |_| table::own(&topology, rank, config))?;
     let (segment, table) = share_segment(&mut session, &topology, config, &own)?;
     let table = together(&mut session, "reading the table of rank 0", |_| table::shared(&table))?;
     let facts = facts(rank, ranks, &topology, config, table.as_ref());
-    let mut transport = together(&mut session, "opening its lines", |_| {
+    let mut near = together(&mut session, "opening its lines", |_| {
         ShmTransport::new(segment, rank, Settings::new(config))
     })?;
+    let far = match topology.hosts().len() {
+        1 => None,
+        _ => Some(far::connect(&mut session, &topology, config, near.doorbell())?),
+    };
     session.barrier()?;
-    go_ahead_together(&mut transport, &session, &topology, config)?;
-    say_slower_paths(&mut transport, rank, &topology, config);
+    go_ahead_together(&mut near, &session, &topology, config)?;
+    say_slower_paths(&mut near, rank, &topology, config);
+    let transport = Lines::new(near, far);
     let spin_count = wait::spin_limit(config.spin, topology.local_ranks().len(), topology.cores() as usize);
     let mut engine = Engine::new(transport, HostDevice, facts);
     match Recorder::new(config.records, rank, ranks) {
@@ -93,10 +97,11 @@ pub(super) fn grow_up(
     let endpoint = Endpoint::new(engine, rank, ranks, spin_count);
     let name = options.name.as_deref().unwrap_or("a communicator");
     log::info(format_args!(
-        "rank {rank} of {ranks} of {name} is born after {:.1} ms; shared memory, {} ranks and {} cores here; shoal {}",
+        "rank {rank} of {ranks} of {name} is born after {:.1} ms; shared memory, {} ranks and {} cores here{}; shoal {}",
         started.elapsed().as_secs_f64() * 1e3,
         topology.local_ranks().len(),
         topology.cores(),
+        far::describe(&topology),
         crate::version()
     ));
     let kin = Mutex::new(Some(session.kin()));
@@ -215,28 +220,8 @@ fn check_device(config: &Config) -> Result<()> {
     }
 }
 
-fn check_hosts(topology: &Topology) -> Result<()> {
-    if topology.hosts().len() == 1 {
-        return Ok(());
-    }
-    let names: Vec<String> = topology
-        .hosts()
-        .iter()
-        .map(|host| format!("{} ({} ranks, the first is {})", host.name, host.ranks.len(), host.ranks[0]))
-        .collect();
-    Err(Error::usage(
-        "ncclCommInitRank",
-        format_args!(
-            "the ranks are on {} hosts: {}; this version connects ranks on one machine only",
-            names.len(),
-            names.join(", ")
-        ),
-        "start all ranks on one machine with the same SHOAL_HOSTID",
-    ))
-}
-
 /// Does `attempt`; if it fails here or on another rank, it fails on all.
-fn together<T>(
+pub(super) fn together<T>(
     session: &mut Session,
     what: &str,
     attempt: impl FnOnce(&mut Session) -> Result<T>,

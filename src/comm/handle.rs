@@ -8,6 +8,7 @@ use crate::comm::Comm;
 use crate::error::{Error, Result};
 use crate::system::arena::{Arena, PLACES, Recent};
 use crate::system::exit;
+use crate::transport::ucx;
 
 static COMMUNICATORS: Arena<Comm> = Arena::new();
 
@@ -33,7 +34,10 @@ pub fn insert(call: &'static str, comm: Arc<Comm>) -> Result<usize> {
 /// A program that ends without destroying its communicators leaves them, and did not die.
 extern "C" fn depart_all() {
     // A panic has nowhere to go from here.
-    let _ = std::panic::catch_unwind(|| COMMUNICATORS.each(|comm| comm.depart()));
+    let _ = std::panic::catch_unwind(|| {
+        COMMUNICATORS.each(|comm| comm.depart());
+        ucx::end_of_process();
+    });
 }
 
 /// Gives `body` the communicator behind a handle. For calls that must be fast: no lock, no atomic write.

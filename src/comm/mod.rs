@@ -22,7 +22,7 @@
 //! communicator failed (a peer died, ranks disagreed) is no stage of its life but known by its engine: nothing
 //! starts on it, Split and Grow among it; all else is as the stage says.
 //!
-//! `birth` makes a rank out of a session in which ranks met, `births` runs several at once, `children` is Split,
+//! `birth` makes a rank out of a session in which ranks met, `far` its lines to other hosts, `births` runs several at once, `children` is Split,
 //! Shrink and Grow, `ends` is Finalize, Revoke, Destroy and Abort, `operators` keeps what RedOpCreatePreMulSum made,
 //! `registered` buffers and windows, `rest` is Suspend and Resume, `handle` gives numbers to C programs, `bootstrap` is how ranks find each other.
 
@@ -31,6 +31,7 @@ pub mod births;
 pub mod bootstrap;
 pub mod children;
 mod ends;
+mod far;
 pub mod handle;
 mod life;
 mod operators;
@@ -261,7 +262,7 @@ impl Comm {
     /// # Errors
     /// It belongs to the parent of this process, or is not born yet.
     pub fn hash(&self, call: &'static str) -> Result<u64> {
-        let id = self.born(call)?.engine().transport().segment().id();
+        let id = self.born(call)?.engine().transport().id();
         Ok((id ^ id >> 64) as u64)
     }
 

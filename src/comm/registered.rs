@@ -110,7 +110,7 @@ impl Drop for Window {
 
 fn close(endpoint: &Endpoint, opened: Option<Opened>) {
     if let Some(opened) = opened {
-        endpoint.engine().transport().close_window(&opened);
+        endpoint.engine().transport().near().close_window(&opened);
     }
 }
 
@@ -138,7 +138,7 @@ impl Registration {
         write: Box<dyn FnOnce(usize)>,
     ) -> Result<Registration> {
         let endpoint = Arc::clone(comm.usable(call)?);
-        let opened = endpoint.engine().transport().open_window(address, bytes)?;
+        let opened = endpoint.engine().transport().near().open_window(address, bytes)?;
         let told = opened.facts.to_bytes().to_vec();
         let gathered = vec![0; told.len() * comm.ranks() as usize];
         Ok(Registration {

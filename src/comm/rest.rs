@@ -34,7 +34,7 @@ impl Comm {
         }
         let mut engine = endpoint.engine();
         engine.rest();
-        engine.transport().rest();
+        engine.transport().near().rest();
         Ok(())
     }
 
@@ -48,7 +48,7 @@ impl Comm {
             self.usable(call)?;
             return Err(Error::usage(call, "the communicator is not suspended", "suspend it first"));
         }
-        endpoint.engine().transport().go_on();
+        endpoint.engine().transport().near().go_on();
         self.stage.advance(Life::Suspended, Life::Live);
         Ok(())
     }
@@ -64,6 +64,6 @@ impl Comm {
     /// # Errors
     /// It belongs to the parent of this process, or is not born yet.
     pub fn taken(&self, call: &'static str) -> Result<Taken> {
-        Ok(self.born(call)?.engine().transport().taken())
+        Ok(self.born(call)?.engine().transport().near().taken())
     }
 }

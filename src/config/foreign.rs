@@ -117,7 +117,7 @@ pub const IGNORED: &[Ignored] = &[
         ],
     ),
     ignored(
-        "there is no network between machines yet",
+        "UCX carries what goes between machines, and has variables of its own",
         &[
             "NCCL_NET",
             "NCCL_NET_*",

@@ -19,11 +19,11 @@ use crate::op::Op;
 use crate::system::baton::{Baton, Held};
 use crate::system::wait::{Pause, Waiter};
 use crate::system::{fork, thread};
-use crate::transport::Peer;
-use crate::transport::shm::{BulkCounts, Doorbell, ShmTransport, sleep_unless};
+use crate::transport::shm::BulkCounts;
+use crate::transport::{Bell, Lines, Peer, sleep_unless};
 
 /// The engine that jobs run on.
-pub type HostEngine = Engine<ShmTransport, Host>;
+pub type HostEngine = Engine<Lines, Host>;
 
 /// Polls in a row before the baton is offered to others.
 const BURST_POLLS: u32 = 64;
@@ -43,7 +43,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Endpoint {
     engine: Baton<HostEngine>,
     /// Taken with the transport; looked at only by who sleeps or aborts.
-    bell: Mutex<Option<Doorbell>>,
+    bell: Mutex<Option<Bell>>,
     rank: u32,
     ranks: u32,
     spin_count: u32,
@@ -53,6 +53,8 @@ pub struct Endpoint {
     look: Mutex<Look>,
     /// Why it had failed when it was revoked.
     cause: Mutex<Option<Error>>,
+    /// The failure that a call has returned.
+    told: OnceLock<Error>,
 }
 
 /// The last look at peers for which nobody waits.
@@ -72,7 +74,7 @@ pub struct Ticket {
 impl Endpoint {
     /// Shares an engine. `spin_count` looks go by before a wait yields.
     pub fn new(engine: HostEngine, rank: u32, ranks: u32, spin_count: u32) -> Arc<Endpoint> {
-        let bell = Mutex::new(Some(engine.hands.transport.doorbell()));
+        let bell = Mutex::new(Some(engine.hands.transport.bell()));
         Arc::new(Endpoint {
             engine: Baton::new(engine),
             bell,
@@ -83,6 +85,7 @@ impl Endpoint {
             is_aborted: AtomicBool::new(false),
             look: Mutex::default(),
             cause: Mutex::default(),
+            told: OnceLock::new(),
         })
     }
 
@@ -100,7 +103,7 @@ impl Endpoint {
     /// What ended the communicator, here or on a peer, or which peer died although nobody waits for it. For
     /// GetAsyncError: it does not wait, and asks the system now and then only.
     pub fn check(&self) -> Option<Error> {
-        let mut engine = self.engine.try_take()?;
+        let Some(mut engine) = self.engine.try_take() else { return self.told.get().cloned() };
         engine.check_raised();
         if let Some(error) = engine.failure() {
             return Some(error.clone());
@@ -123,7 +126,7 @@ impl Endpoint {
         let mut engine = self.engine.take();
         let mut list = engine.counters();
         let peers = (0..self.ranks).filter(|peer| *peer != self.rank);
-        let paths: Vec<_> = peers.map(|peer| engine.transport().bulk_counts(peer)).collect();
+        let paths: Vec<_> = peers.map(|peer| engine.transport().near().bulk_counts(peer)).collect();
         let mut add = |name, path: fn(&BulkCounts) -> u64| {
             list.push(Counter::new(name, paths.iter().map(path).sum()));
         };
@@ -272,7 +275,7 @@ impl Endpoint {
     fn verdict(&self, engine: &HostEngine) -> Result<()> {
         match engine.failure() {
             None => Ok(()),
-            Some(error) => Err(error.clone()),
+            Some(error) => Err(self.told.get_or_init(|| error.clone()).clone()),
         }
     }
 
@@ -421,8 +424,7 @@ fn names(peers: &[u32]) -> String {
 
 /// Sleeps until one of the endpoints may go on.
 fn doze(endpoints: &[&Arc<Endpoint>], bound: Duration) {
-    let bells: Vec<Doorbell> = endpoints.iter().filter_map(|endpoint| lock(&endpoint.bell).clone()).collect();
-    let bells: Vec<&Doorbell> = bells.iter().collect();
+    let bells: Vec<Bell> = endpoints.iter().filter_map(|endpoint| lock(&endpoint.bell).clone()).collect();
     sleep_unless(&bells, bound, || {
         endpoints.iter().any(|endpoint| {
             endpoint.is_aborted() || endpoint.poll_burst(|_| true).is_none_or(|poll| poll != Poll::Waiting)

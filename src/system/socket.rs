@@ -100,10 +100,42 @@ fn stream_socket(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(socket) })
 }
 
-fn set_option(socket: &OwnedFd, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
+fn set_option(socket: &impl AsRawFd, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
     let bytes = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four bytes");
     // SAFETY: `value` lives during the call and has the size that is passed.
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), bytes) })
+}
+
+/// Has the system ask the system at the other side of `stream` every second while nothing is said, and give up when
+/// that does not answer. A process that is stopped is answered for.
+pub(crate) fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    for (level, option, value) in [
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 1),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 1),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 1),
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+    ] {
+        set_option(stream, level, option, value)?;
+    }
+    Ok(())
+}
+
+/// How long ago the system at the other side of `stream` last answered.
+pub(crate) fn last_answer(stream: &TcpStream) -> io::Result<Duration> {
+    // SAFETY: all zeros is a value of this struct of integers.
+    let mut info: libc::tcp_info = unsafe { zeroed() };
+    let mut bytes = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).map_err(io::Error::other)?;
+    // SAFETY: the place has as many bytes as are passed, and both live during the call.
+    check(unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut bytes,
+        )
+    })?;
+    Ok(Duration::from_millis(info.tcpi_last_ack_recv.into()))
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

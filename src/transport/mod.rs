@@ -11,12 +11,15 @@
 
 #[cfg(test)]
 pub(crate) mod conformance_tests;
+mod lines;
 pub mod shm;
 pub mod sim;
+pub mod ucx;
 
 use crate::error::Error;
 use crate::op::Address;
 pub use crate::op::Head;
+pub use lines::{Bell, Lines, sleep_unless};
 
 /// The packet at the front of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

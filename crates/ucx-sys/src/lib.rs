@@ -16,7 +16,7 @@
 pub mod bits;
 pub mod types;
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
 
@@ -177,6 +177,8 @@ pub struct Library {
     pub path: PathBuf,
     /// Major, minor, release.
     pub version: (u32, u32, u32),
+    /// Sets an option of the process, as every version since 1.13 can.
+    set_option: Option<unsafe extern "C" fn(*const c_char, *const c_char) -> Status>,
 }
 
 impl Library {
@@ -216,9 +218,21 @@ impl Library {
         if (major, minor) < API_VERSION || major > API_VERSION.0 {
             return Err(format!("it is version {major}.{minor}; 1.13 to 1.22 are known to work"));
         }
+        // SAFETY: the type is the one that UCX's header gives to this name, and it is never unloaded.
+        let set_option = unsafe { handle.get(b"ucs_global_opts_set_value\0") }.ok().map(|found| *found);
         // Never unloaded: UCX registers what runs at the program's end.
         std::mem::forget(handle);
-        Ok(Library { functions, path: path.to_owned(), version: (major, minor, release) })
+        Ok(Library { functions, path: path.to_owned(), version: (major, minor, release), set_option })
+    }
+
+    /// Sets how much UCX writes to standard output: `fatal`, `error`, `warn`, `info` or more. What it does not know
+    /// changes nothing.
+    pub fn set_log_level(&self, level: &str) {
+        let Ok(level) = CString::new(level) else { return };
+        if let Some(set) = self.set_option {
+            // SAFETY: both are C strings that outlive the call, which copies them.
+            unsafe { set(c"LOG_LEVEL".as_ptr(), level.as_ptr()) };
+        }
     }
 
     /// A status in UCX's words.

@@ -116,6 +116,29 @@ pub(crate) fn offered(setting: &str, links: &Links, port: u16, ipv6: bool) -> Ve
     offered
 }
 
+/// The devices for the network between hosts, and why these: interfaces that the setting allows, and the ports of
+/// `fabrics` (InfiniBand, RoCE), which no interface's name stands for. None for all there are.
+pub(crate) fn devices(setting: &str, links: &Links, fabrics: &[String]) -> (Vec<String>, &'static str) {
+    let setting = setting.trim();
+    let is_inner = |interface: &Interface| {
+        interface.loopback || INNER_PREFIXES.iter().any(|prefix| interface.name.starts_with(prefix))
+    };
+    let mut names: Vec<String> = Vec::new();
+    for interface in allowed(&links.own, setting) {
+        let fits = if setting.is_empty() { !is_inner(interface) } else { true };
+        if fits && interface.running && !names.contains(&interface.name) {
+            names.push(interface.name.clone());
+        }
+    }
+    if names.is_empty() {
+        return (names, "no interface leads out of this machine");
+    }
+    names.extend(fabrics.iter().cloned());
+    let why =
+        if setting.is_empty() { "they lead out of this machine" } else { "SHOAL_SOCKET_IFNAME says so" };
+    (names, why)
+}
+
 /// What a member tries for the addresses of an id. An address of a link only is tried on every link of ours,
 /// since the maker's number of the link means nothing here.
 pub(crate) fn tried(addresses: &[SocketAddr], links: &Links) -> Vec<SocketAddr> {
@@ -197,6 +220,17 @@ mod tests {
         assert_eq!(named("down,=ib0,eth1", any), "10.0.1.5:0 10.3.0.1:0");
         assert_eq!(named("lo", Family::V6), "[::1]:0");
         assert_eq!(named("wlan", any), "");
+    }
+
+    #[test]
+    fn devices_lead_out_unless_somebody_names_others() {
+        let links = Links { own: machine(), family: Family::Any };
+        let of = |setting: &str, fabrics: &[String]| devices(setting, &links, fabrics).0.join(",");
+        assert_eq!(of("", &[]), "eth0,eth1,ib0");
+        assert_eq!(of("", &["mlx5_0:1".into()]), "eth0,eth1,ib0,mlx5_0:1");
+        assert_eq!(of("=lo", &[]), "lo");
+        assert_eq!(of("^eth,ib", &[]), "lo,docker0");
+        assert_eq!(of("wlan", &["mlx5_0:1".into()]), "");
     }
 
     #[test]

@@ -40,6 +40,7 @@
 //! | `place`, `secret` | the listeners that the settings ask for; the secret beside an address |
 //! | `porch`, `server` | the process's listener and its thread |
 //! | `session`, `kin` | the driver of one member, and what is kept of it so that ranks can meet again |
+//! | `pulse` | whether the processes of other ranks live, asked of the system |
 //! | `line` | one socket with its queue |
 //!
 //! All waits are bounded by `SHOAL_INIT_TIMEOUT`, see an abort within 50 ms, and end with the names of those who
@@ -87,6 +88,7 @@ mod message;
 mod place;
 mod porch;
 mod proof;
+mod pulse;
 mod root;
 mod secret;
 mod seek;
@@ -108,8 +110,10 @@ use self::id::{Invitation, Origin, Speaker};
 pub use self::kin::Kin;
 use self::member::Member;
 use self::message::{Naming, PAYLOAD_BYTES_MAX, RANKS_MAX};
+pub use self::place::network_devices;
 use self::porch::Porch;
 use self::proof::Secret;
+pub use self::pulse::Pulse;
 use self::root::Time;
 use self::secret::Shared;
 pub use self::session::Session;

@@ -30,6 +30,40 @@ pub(super) fn links(config: &Config) -> Result<Links> {
     Ok(Links { own: socket::interfaces().unwrap_or_default(), family })
 }
 
+/// The devices that the network between hosts may use, separated by commas, and whether a setting names them; none for
+/// all. The reason is logged.
+///
+/// # Errors
+/// A setting that says nothing.
+pub fn network_devices(config: &Config) -> Result<(String, bool)> {
+    let setting = config.net_devices.trim();
+    if !setting.is_empty() {
+        log::info(format_args!("UCX may use {setting}: SHOAL_NET_DEVICES or UCX_NET_DEVICES says so"));
+        return Ok((setting.to_owned(), true));
+    }
+    let (devices, why) = interfaces::devices(&config.socket_ifname, &links(config)?, &fabrics());
+    let devices = devices.join(",");
+    let shown = if devices.is_empty() { "all devices" } else { &devices };
+    log::info(format_args!("UCX may use {shown}: {why}"));
+    Ok((devices, !config.socket_ifname.trim().is_empty()))
+}
+
+/// The ports of InfiniBand and RoCE devices, as UCX names them.
+fn fabrics() -> Vec<String> {
+    let names = |folder: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    const CLASS: &str = "/sys/class/infiniband";
+    let ports = |device: String| {
+        let ports = names(&format!("{CLASS}/{device}/ports"));
+        ports.into_iter().map(move |port| format!("{device}:{port}"))
+    };
+    let mut fabrics: Vec<String> = names(CLASS).into_iter().flat_map(ports).collect();
+    fabrics.sort();
+    fabrics
+}
+
 /// Where this process would be reached; nothing is left open.
 pub(super) fn offered(config: &Config) -> Result<Vec<SocketAddr>> {
     listen(config.socket_ifname.trim(), &links(config)?).map(|(_, addresses)| addresses)

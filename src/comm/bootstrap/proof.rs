@@ -94,6 +94,20 @@ pub(crate) fn of_all(invitations: &[Invitation]) -> (Secret, [u8; 16]) {
     (secret, derived_communicator(&secret.0, &[], b"several ids"))
 }
 
+/// The door at which ranks of a communicator ask whether a process still takes part.
+pub(crate) fn pulse_door(key: &[u8; 32]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(b"shoal bootstrap door of pulses");
+    hasher.finalize().as_bytes()[..16].try_into().expect("16 of 32 bytes")
+}
+
+/// The number by which messages between hosts name the communicator.
+pub(crate) fn network_key(key: &[u8; 32]) -> u128 {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(b"shoal bootstrap key of messages between hosts");
+    u128::from_le_bytes(hasher.finalize().as_bytes()[..16].try_into().expect("16 of 32 bytes"))
+}
+
 /// The number of a child's birth, by which its ranks find one another.
 pub(crate) fn derived_communicator(key: &[u8; 32], members: &[u32], purpose: &[u8]) -> [u8; 16] {
     derived(key, b"number of a child", members, purpose)[..16].try_into().expect("16 of 32 bytes")

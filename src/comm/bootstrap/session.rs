@@ -12,9 +12,12 @@ use super::kin::Kin;
 use super::line::{Incoming, Line};
 use super::member::{Attempt, Event, Member, Obstacle, Settings};
 use super::message::PAYLOAD_BYTES_MAX;
+use super::place;
 use super::porch::{Mailbox, Porch};
-use super::proof::session_key;
+use super::proof::{network_key, session_key};
+use super::pulse::Pulse;
 use super::root::Time;
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::system::socket::{self, READABLE, WRITABLE};
 use crate::topology::Card;
@@ -102,6 +105,20 @@ impl Session {
     #[must_use]
     pub fn key(&self) -> &[u8; 32] {
         &self.key
+    }
+
+    /// A number that the ranks of this communicator share and nobody else knows, for messages between hosts.
+    #[must_use]
+    pub fn network_key(&self) -> u128 {
+        network_key(&self.key)
+    }
+
+    /// What asks after the processes of the other ranks.
+    ///
+    /// # Errors
+    /// The system refused a socket.
+    pub fn pulse(&self, config: &Config) -> Result<Pulse> {
+        Pulse::new(&self.key, self.rank, &self.cards, self.porch.clone(), &place::links(config)?)
     }
 
     /// Gives every rank the `bytes` of every rank, by rank. All ranks call it, equally often. At most 64 KiB.

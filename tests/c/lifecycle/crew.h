@@ -67,6 +67,15 @@ static ncclComm_t sit(Seat seat) {
   return comm;
 }
 
+/* With CREW_HOSTS=N ranks in processes of their own are dealt to N hosts, as far as the library knows. */
+static void crew_choose_host(int rank) {
+  const char* hosts = getenv("CREW_HOSTS");
+  char name[32];
+  if (hosts == NULL) return;
+  snprintf(name, sizeof name, "host-%d", rank % atoi(hosts));
+  setenv("SHOAL_HOSTID", name, 1);
+}
+
 /* Starts one rank in a process of its own. */
 static void crew_start_one(Seat seat, Body body) {
   fflush(NULL);
@@ -74,6 +83,7 @@ static void crew_start_one(Seat seat, Body body) {
   CHECK(child >= 0);
   if (child == 0) {
     alarm(CREW_SECONDS);
+    crew_choose_host(seat.rank);
     body(seat);
     fflush(NULL);
     _exit(0);

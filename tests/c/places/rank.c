@@ -183,6 +183,62 @@ static void stops(ncclComm_t comm) {
   work(comm);
 }
 
+/* The last rank's host is cut off from the others in the middle of their work. */
+static void cut(ncclComm_t comm) {
+  ncclResult_t result = ncclSuccess;
+  work_some(comm);
+  if (is_last()) say_when();
+  while (result == ncclSuccess) result = sum_once(comm, seat.rank, seat.ranks, LARGE, words);
+  CHECK(result == ncclRemoteError);
+  if (!is_last()) {
+    check_verdict(comm, "is gone");
+    return;
+  }
+  printf("rank %d knew: %s\n", seat.rank, ncclGetLastError(NULL));
+  GOOD(ncclCommAbort(comm));
+}
+
+/* Born and ended again and again, sometimes with messages that nobody took. */
+static void cycles(ncclComm_t comm) {
+  const char* wanted = getenv("CYCLES");
+  int rounds = wanted == NULL ? 20 : atoi(wanted), next = (seat.rank + 1) % seat.ranks;
+  for (int round = 0; round < rounds; round++) {
+    ncclComm_t child = NULL;
+    GOOD(ncclCommSplit(comm, 0, seat.rank, &child, NULL));
+    if (round % 3 != 0) GOOD(sum_once(child, seat.rank, seat.ranks, 10, words));
+    if (round % 5 == 4) {
+      GOOD(ncclSend(words, 100, ncclChar, next, child, NULL));
+      GOOD(ncclCommAbort(child));
+    } else {
+      GOOD(ncclCommDestroy(child));
+    }
+  }
+  work(comm);
+}
+
+/* The last rank takes nothing of what rank 0 sends, in one communicator, while another one works. */
+static void flooded(ncclComm_t comm) {
+  enum { MESSAGE = 1 << 14, MESSAGES = 1000 };
+  ncclComm_t other = NULL;
+  shoalStream_t stream = NULL;
+  char* message = calloc(1, MESSAGE);
+  CHECK(message != NULL);
+  GOOD(ncclCommSplit(comm, 0, seat.rank, &other, NULL));
+  GOOD(shoalStreamCreate(&stream));
+  if (seat.rank == 0) {
+    for (int at = 0; at < MESSAGES; at++) GOOD(ncclSend(message, MESSAGE, ncclChar, seat.ranks - 1, other, stream));
+  }
+  for (int round = 0; round < 20; round++) GOOD(sum_once(comm, seat.rank, seat.ranks, 1000, words));
+  if (is_last()) {
+    for (int at = 0; at < MESSAGES; at++) GOOD(ncclRecv(message, MESSAGE, ncclChar, 0, other, stream));
+  }
+  GOOD(shoalStreamSynchronize(stream));
+  GOOD(shoalStreamDestroy(stream));
+  GOOD(ncclCommDestroy(other));
+  free(message);
+  work(comm);
+}
+
 static void on_signal(int number) { (void)number; }
 
 static void start_storm(void) {
@@ -205,7 +261,7 @@ int main(int count, char** arguments) {
   const struct {
     const char* name;
     void (*run)(ncclComm_t comm);
-  } parts[] = {{"work", work}, {"storm", work}, {"dies", dies}, {"dies-unawaited", dies_unawaited}, {"executes", executes}, {"eats", eats}, {"stops", stops}};
+  } parts[] = {{"work", work}, {"storm", work}, {"dies", dies}, {"dies-unawaited", dies_unawaited}, {"executes", executes}, {"eats", eats}, {"stops", stops}, {"cut", cut}, {"cycles", cycles}, {"flooded", flooded}};
   ncclComm_t comm = meet();
   for (size_t part = 0; part < sizeof parts / sizeof *parts; part++) {
     if (strcmp(what, parts[part].name) == 0) {
