@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(config.complaints, Vec::<String>::new());
         let said = config.notes.join("\n");
         for words in [
-            "NCCL_IB_HCA=mlx5_0 is ignored: there is no network",
+            "NCCL_IB_HCA=mlx5_0 is ignored: UCX carries what goes between machines",
             "NCCL_DEBUGG=INFO is no variable of NCCL; did you mean NCCL_DEBUG?",
             "NCCL_P2P_DISABLE=1 counts as SHOAL_CMA=0, SHOAL_MAPPED=0",
             "NCCL_P2P_LEVEL=NVL is ignored: it is about links between GPUs",

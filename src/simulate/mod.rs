@@ -16,7 +16,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`machine`] | links by where ranks are, cores, how both are laid out |
-//! | [`file`] | the machine as a text file |
+//! | [`mod@file`] | the machine as a text file |
 //! | `program` | a plan without where its data lies |
 //! | `event`, `run` | the discrete events |
 //! | [`fold`] | equal ranks, simulated once |

@@ -8,6 +8,7 @@ pub mod barrier;
 pub mod baton;
 pub mod calendar;
 pub mod clock;
+pub mod copy;
 pub mod exit;
 pub mod fork;
 pub mod futex;

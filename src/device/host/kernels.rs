@@ -15,9 +15,10 @@ use super::format::{
 use super::number::Number;
 #[cfg(target_arch = "x86_64")]
 use super::path::{Avx2, Avx512};
-use super::path::{Path, Portable, fence};
+use super::path::{Path, Portable};
 use crate::device::Multiplier;
 use crate::op::{Combine, DataType};
+use crate::system::copy::fence;
 
 /// `into = left op right`, by count of elements. No pointer needs alignment.
 ///

@@ -3,6 +3,7 @@
 use super::narrow::FLOAT16;
 #[cfg(target_arch = "x86_64")]
 use super::narrow::settle_32;
+use crate::system::copy;
 
 /// One instruction set. Loops that are generic over it are plain Rust, which the compiler turns into its
 /// vector code; the methods are what needs instructions by name.
@@ -29,11 +30,11 @@ pub(super) trait Path {
     /// Copies 64 bytes past the caches, where the processor can. `into` is a multiple of 64.
     ///
     /// # Safety
-    /// As for a copy of 64 bytes. Before another thread is told of the bytes, [`fence`] is called.
+    /// As for a copy of 64 bytes. Before another thread is told of the bytes, [`copy::fence`] is called.
     #[inline(always)]
     unsafe fn stream_line(from: *const u8, into: *mut u8) {
         // SAFETY: the caller's promise is that of this function.
-        unsafe { stream_line_baseline(from, into) }
+        unsafe { copy::stream_line(from, into) }
     }
 }
 
@@ -41,25 +42,6 @@ pub(super) trait Path {
 pub(super) struct Portable;
 impl Path for Portable {}
 
-#[cfg(not(target_arch = "x86_64"))]
-#[inline(always)]
-unsafe fn stream_line_baseline(from: *const u8, into: *mut u8) {
-    // SAFETY: the caller vouches for 64 bytes at both places, disjoint.
-    unsafe { into.copy_from_nonoverlapping(from, 64) }
-}
-
-/// Makes streamed bytes visible before anything that is stored later.
-#[inline(always)]
-pub(super) fn fence() {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 has SSE.
-    unsafe {
-        std::arch::x86_64::_mm_sfence();
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-use x86::stream_line_baseline;
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Avx512};
 
@@ -188,18 +170,5 @@ mod x86 {
             *value = settle_32(*value);
         }
         settled
-    }
-
-    /// SSE2, which every x86-64 has.
-    #[inline(always)]
-    pub(super) unsafe fn stream_line_baseline(from: *const u8, into: *mut u8) {
-        // SAFETY: 64 bytes are readable at `from` and writable at `into`, which is a multiple of 64, hence all
-        // quarters of 16.
-        unsafe {
-            let quarters = [0, 16, 32, 48].map(|at| _mm_loadu_si128(from.add(at).cast()));
-            for (index, quarter) in quarters.into_iter().enumerate() {
-                _mm_stream_si128(into.add(16 * index).cast(), quarter);
-            }
-        }
     }
 }

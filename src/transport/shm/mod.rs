@@ -10,7 +10,7 @@
 //! values, and break its own edges (which then report [`Error::Remote`]), but cannot make this process touch
 //! memory that is not its own.
 //!
-//! Only calls of this object write the user's memory of this rank, and peers that it lets help ([`help`]); they
+//! Only calls of this object write the user's memory of this rank, and peers that it lets help (`help`); they
 //! only write the targets that it is given. Once it is dropped nobody does; nobody reads it either, but for the kernel on behalf of a peer, which
 //! then discards what it read. A view of a packet from another thread of the process keeps that thread's drop
 //! waiting until it is consumed, so consume it soon.
@@ -83,8 +83,8 @@ use crate::system::permit::Permit;
 use crate::system::{barrier, clock, fork, lock, random};
 
 /// Packets of ordinary memory up to this size go through the ring although the kernel could copy them: two copies,
-/// one of them past the caches ([`distance`]), cost less than system calls. Above, one copy by both sides at once
-/// ([`help`]) wins (`benches/records/`). `SHOAL_BULK_BYTES` sets another.
+/// one of them past the caches (`distance`), cost less than system calls. Above, one copy by both sides at once
+/// (`help`) wins (`benches/records/`). `SHOAL_BULK_BYTES` sets another.
 pub const DEFAULT_BULK_BYTES: usize = 64 << 10;
 
 /// What may be used.

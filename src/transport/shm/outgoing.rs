@@ -8,11 +8,9 @@ use super::help::{self, Cut, Done, Help, Side};
 use super::reading::process_of;
 use super::ring::{Credit, INLINE_BYTES, Kind, Producer, RingMemory, Shape};
 use super::segment::Ring;
-use crate::device::Device;
-use crate::device::host::Host;
 use crate::error::{Error, Result};
 use crate::op::Address;
-use crate::system::{attach, clock, memory};
+use crate::system::{attach, clock, copy, memory};
 use crate::transport::{Bulk, Head};
 
 /// How much of a streamed packet is published at once: enough to make the slot's price small, little enough
@@ -284,11 +282,11 @@ impl Outgoing {
             // producer found `bytes` of data at `start` that the receiver does not read before they are
             // published. The caller's memory and the ring do not overlap: rings are mapped for us alone.
             unsafe {
-                let into = Address(ring.data(start).expose_provenance());
+                let (from, into) = (source.0 as *const u8, ring.data(start));
                 if self.distance.streams(bytes, true, clock::now_ns) {
-                    Host.copy_streaming(source, into, bytes);
+                    copy::streaming(from, into, bytes);
                 } else {
-                    Host.copy(source, into, bytes);
+                    into.copy_from_nonoverlapping(from, bytes);
                 }
             }
             self.distance.end(clock::now_ns);
