@@ -331,14 +331,33 @@ impl<T: Transport, D: Device> Hands<T, D> {
     ///
     /// # Safety
     /// As [`Device::copy`].
-    #[inline]
+    #[inline(always)]
     unsafe fn fill(&mut self, peer: u32, source: Address, room: Address, bytes: usize, is_whole: bool) {
-        if bytes >= STREAMING_BYTES && self.transport.streams(peer, bytes, is_whole) {
-            // SAFETY: the caller's promise.
-            return unsafe { self.device.copy_streaming(source, room, bytes) };
-        }
         // SAFETY: the caller's promise.
-        unsafe { self.device.copy(source, room, bytes) };
+        unsafe {
+            if bytes < STREAMING_BYTES {
+                self.device.copy(source, room, bytes);
+            } else {
+                self.fill_long(peer, source, room, bytes, is_whole);
+            }
+        }
+    }
+
+    /// As [`Self::fill`], for what may go past the caches. Apart, to keep the short way short.
+    ///
+    /// # Safety
+    /// As [`Device::copy`].
+    #[inline(never)]
+    unsafe fn fill_long(&mut self, peer: u32, source: Address, room: Address, bytes: usize, is_whole: bool) {
+        let streams = self.transport.streams(peer, bytes, is_whole);
+        // SAFETY: the caller's promise.
+        unsafe {
+            if streams {
+                self.device.copy_streaming(source, room, bytes);
+            } else {
+                self.device.copy(source, room, bytes);
+            }
+        }
     }
 
     /// Whether the packet that is expected lies at the front; an error if another one does.

@@ -87,11 +87,14 @@ impl Distance {
     /// Ends the copy, if it was timed.
     #[inline]
     pub(super) fn end(&mut self, now_ns: impl FnOnce() -> u64) {
-        if let Some((start_ns, bytes)) = self.timed.take() {
+        // Mostly not; then nothing is written.
+        if let Some((start_ns, bytes)) = self.timed {
+            self.timed = None;
             self.judge(Way::of(now_ns().saturating_sub(start_ns), (bytes as u64).div_ceil(64)));
         }
     }
 
+    #[cold]
     fn judge(&mut self, way: Way) {
         self.votes = if way == self.other { self.votes + 1 } else { 1 };
         self.other = way;

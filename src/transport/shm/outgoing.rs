@@ -120,11 +120,11 @@ impl Outgoing {
             debug_assert!(false, "published without a reservation");
             return;
         };
-        self.distance.end(clock::now_ns);
         let slot = self.producer.slot();
         ring.set_word(slot, 1, head.what);
         ring.set_word(slot, 2, head.which);
         if reserved.start.is_some() {
+            self.distance.end(clock::now_ns);
             ring.set_word(slot, 3, reserved.bytes as u64);
             self.producer.publish(ring, Kind::Eager, 0, reserved.bytes);
         } else {
