@@ -50,8 +50,10 @@
 //! the caller's promise about its buffers on to device and transport. `tests/tidy` holds this list.
 //!
 //! # Where the first design was changed
-//! - Packets of ordinary memory stream through shared memory at every size, since that was measured to be
-//!   faster than the kernel's copy between processes; that copy remains a setting (`SHOAL_BULK_BYTES`).
+//! - Packets of ordinary memory stream through shared memory up to 64 KiB, past the caches where the peer's core is
+//!   far (`transport::shm::distance`); above, the kernel copies them once, for both sides at once
+//!   (`transport::shm::help`). So a peer writes this rank's memory, by its leave: what the receiver withdraws on
+//!   Abort is a page that each such copy has to write first (`system::permit`). What is combined always streams.
 //! - A rank in a long wait says in shared memory where it stands ([`transport::Standing`]): ranks that all wait
 //!   for each other in different calls exchange no packet by which they would notice.
 //! - A lone small message takes a short way: it is one packet, so its plan would say nothing ([`engine::Pass`]). And a

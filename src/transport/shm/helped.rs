@@ -6,9 +6,9 @@ use super::Here;
 use super::doorbell::wake;
 use super::help::{self, Cut, Done, Help, Side};
 use super::incoming::{Incoming, SLICE_BYTES};
+use super::reading::process_of;
 use super::ring::{Broken, RingMemory};
 use crate::error::{Error, Result};
-use crate::system::lock;
 use crate::trace::log;
 
 /// A sender that is at it takes microseconds for a chunk. After this long it was stopped, and must not go on.
@@ -144,7 +144,7 @@ impl Incoming {
         while !is_done() {
             let waited = since.get_or_insert_with(Instant::now).elapsed();
             // Who has ended has also ended its system calls.
-            if lock::holder(here.segment.file(), u64::from(peer)).is_none() {
+            if process_of(here, peer).is_none() {
                 return;
             }
             if waited > WITHDRAW_AFTER

@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::ring::RingMemory;
 use super::*;
-use crate::system::memory;
+use crate::system::{attach, memory};
 use crate::transport::conformance_tests::{self as conformance, Player, Script, Source, ordinary};
 
 const ALL: Settings = Settings { direct: true, mapped: true, attach: true, bulk_bytes: 0 };
@@ -144,6 +145,38 @@ fn a_full_line_takes_no_more_and_recovers() {
         }
         assert_eq!(ends[1].front(0), Ok(None));
     }
+}
+
+#[test]
+fn a_sender_that_stood_still_does_not_write_what_was_given_up() {
+    const BYTES: usize = 1 << 20;
+    let _watchdog = conformance::Watchdog::start();
+    let mut ends = apart(2, 8192, ATTACHED);
+    if ends[0].probe(1).is_err() {
+        // Nobody helps where the kernel forbids it.
+        return;
+    }
+    let (source, mut target) = (vec![1_u8; BYTES], vec![0_u8; BYTES]);
+    let from = Address(source.as_ptr().expose_provenance());
+    let into = Address(target.as_mut_ptr().expose_provenance());
+    // SAFETY: the source lives until the transport is dropped.
+    assert!(unsafe { ends[0].begin_bulk(1, Head::default(), from, BYTES) });
+    ends[1].front(0).expect("in order").expect("there");
+    // SAFETY: the target has as many bytes, and lives until the receiver is dropped and longer.
+    let read = unsafe { ends[1].read_into(0, into, BYTES) }.expect("in order");
+    let (ring, cut) = (ends[0].here.segment.ring(0, 1).expect("mapped"), help::Cut::new(BYTES));
+    let claimed = help::claim(&ring, 1, cut.count, help::Side::Back).expect("honest claims");
+    let (chunk, permit) = (cut.chunk(claimed.expect("one is left")), ring.help(help::Help::Permit));
+    // Now it is stopped, and the receiver aborts.
+    let start = Instant::now();
+    drop(ends.pop());
+    assert!(start.elapsed() < Duration::from_secs(10));
+    let pid = i32::try_from(std::process::id()).expect("small");
+    let late = into.add(chunk.start).0 as u64;
+    // SAFETY: the chunk lies within the source.
+    let written = unsafe { attach::write(pid, permit, source.as_ptr().add(chunk.start), late, chunk.len()) };
+    assert!(written.is_err());
+    assert!(read < BYTES && target[read..].iter().all(|byte| *byte == 0));
 }
 
 #[test]
