@@ -453,6 +453,11 @@ impl<T: Transport, D: Device> Engine<T, D> {
                 Peer::Revoked => "revoked the communicator",
                 Peer::Dead => "is gone (its process ended)",
             };
+            // It said why before it left, perhaps since this was looked at above.
+            self.check_raised();
+            if self.failure.is_some() {
+                return;
+            }
             let current = self.current();
             self.fail(Error::Remote(format!(
                 "rank {peer} {how} while rank {rank} was in {current}; \
