@@ -3,26 +3,47 @@
 /// The unit that is written past the caches.
 const LINE_BYTES: usize = 64;
 
+/// Copies so many lines past the caches, to a multiple of 64, and makes them visible ([`fence`]).
+pub type Lines = unsafe fn(*const u8, *mut u8, usize);
+
 /// `into = from` past the caches: for what is large, or is next read on another core. Best where `into` is a
 /// multiple of 64. What is written is visible like any other store.
 ///
 /// # Safety
 /// `from` is readable and `into` is writable for `bytes`, and they are disjoint.
 pub unsafe fn streaming(from: *const u8, into: *mut u8, bytes: usize) {
+    // SAFETY: the caller's promise; every processor has what `stream_lines` needs.
+    unsafe { streaming_by(stream_lines, from, into, bytes) }
+}
+
+/// As [`streaming`], with these instructions.
+///
+/// # Safety
+/// As [`streaming`], and the processor has what `stream` needs.
+pub unsafe fn streaming_by(stream: Lines, from: *const u8, into: *mut u8, bytes: usize) {
     let head = into.addr().wrapping_neg() % LINE_BYTES;
-    if bytes < head + LINE_BYTES {
+    // Below two lines there is nothing to win.
+    if bytes < head + 2 * LINE_BYTES {
         // SAFETY: the caller's promise.
         return unsafe { into.copy_from_nonoverlapping(from, bytes) };
     }
-    let tail = head + (bytes - head) / LINE_BYTES * LINE_BYTES;
+    let lines = (bytes - head) / LINE_BYTES;
+    let tail = head + lines * LINE_BYTES;
     // SAFETY: head, lines and tail follow one another and end at `bytes`; `into + head` is a multiple of 64 by the
-    // choice of `head`, and so is each line's place.
+    // choice of `head`; the instructions are the caller's promise.
     unsafe {
         into.copy_from_nonoverlapping(from, head);
-        for at in (head..tail).step_by(LINE_BYTES) {
-            stream_line(from.add(at), into.add(at));
-        }
+        stream(from.add(head), into.add(head), lines);
         into.add(tail).copy_from_nonoverlapping(from.add(tail), bytes - tail);
+    }
+}
+
+/// # Safety
+/// As [`Lines`] says.
+unsafe fn stream_lines(from: *const u8, into: *mut u8, lines: usize) {
+    for at in (0..lines * LINE_BYTES).step_by(LINE_BYTES) {
+        // SAFETY: the line lies within the promised ranges, and a multiple of 64 plus a multiple of 64 is one.
+        unsafe { stream_line(from.add(at), into.add(at)) };
     }
     fence();
 }

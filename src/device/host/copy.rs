@@ -1,6 +1,7 @@
 //! Copies: a few instructions for a small one, the system's for a large one, and one past the caches.
 
 use super::kernels::Kernels;
+use crate::system;
 
 /// Copies up to here are done in place of a call.
 const INLINE_BYTES: usize = 64;
@@ -56,19 +57,6 @@ unsafe fn ends<const N: usize>(from: *const u8, into: *mut u8, bytes: usize) {
 /// # Safety
 /// As [`copy`], and the processor has the instruction set of `kernels`.
 pub(super) unsafe fn copy_streaming(kernels: &Kernels, from: *const u8, into: *mut u8, bytes: usize) {
-    let head = into.addr().wrapping_neg() % 64;
-    // Below two lines there is nothing to win.
-    if bytes < head + 128 {
-        // SAFETY: the caller's promise.
-        return unsafe { copy(from, into, bytes) };
-    }
-    let lines = (bytes - head) / 64;
-    let tail = head + 64 * lines;
-    // SAFETY: head, lines and tail follow one another and end at `bytes`; `into + head` is a multiple of 64 by
-    // the choice of `head`; the instruction set is the caller's promise.
-    unsafe {
-        copy(from, into, head);
-        (kernels.stream)(from.add(head), into.add(head), lines);
-        copy(from.add(tail), into.add(tail), bytes - tail);
-    }
+    // SAFETY: the caller's promise.
+    unsafe { system::copy::streaming_by(kernels.stream, from, into, bytes) }
 }

@@ -322,8 +322,7 @@ impl Transport for ShmTransport {
             return Err(fault.clone());
         }
         // Who has something to fetch does that first: the peer is as busy with its own.
-        let may_help = !edge.incoming.has_to_fetch();
-        let polled = edge.outgoing.poll(&self.here, peer, may_help);
+        let polled = edge.outgoing.poll(&self.here, peer, || !edge.incoming.has_to_fetch());
         self.keep(peer, polled)
     }
 

@@ -180,13 +180,13 @@ impl Outgoing {
     }
 
     /// `may_help`: a chunk of an offered packet may be copied.
-    pub(super) fn poll(&mut self, here: &Here, peer: u32, may_help: bool) -> Result<Bulk> {
+    pub(super) fn poll(&mut self, here: &Here, peer: u32, may_help: impl FnOnce() -> bool) -> Result<Bulk> {
         match self.sending {
             None => Ok(Bulk::Done),
             Some(Sending::Stream { source, left }) => self.stream(here, peer, source, left),
             Some(Sending::Offer { source, bytes, direct }) => {
                 let bulk = self.answer(here, peer, source, bytes, direct)?;
-                let helps = may_help && !direct && bulk == Bulk::Waiting && Cut::new(bytes).count > 1;
+                let helps = !direct && bulk == Bulk::Waiting && Cut::new(bytes).count > 1 && may_help();
                 if helps { self.help(here, peer, source, bytes) } else { Ok(bulk) }
             }
         }
