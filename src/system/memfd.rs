@@ -25,7 +25,7 @@ pub fn create(name: &CStr, bytes: u64) -> Result<OwnedFd> {
         raw = unsafe { libc::memfd_create(name.as_ptr(), flags) };
     }
     if raw < 0 {
-        return Err(Error::system("creating a file of shared memory", last(), REMEDY));
+        return Err(Error::refused("creating a file of shared memory", &last(), "memfd_create", REMEDY));
     }
     // SAFETY: the call above succeeded, so `raw` is an open descriptor that nobody else owns.
     let file = unsafe { OwnedFd::from_raw_fd(raw) };
