@@ -21,6 +21,7 @@ pub mod namespace;
 pub mod passing;
 pub mod permit;
 pub mod random;
+pub mod room;
 pub mod say;
 pub mod slots;
 pub mod socket;
