@@ -15,8 +15,9 @@ use super::run::Progress;
 use crate::coalesce::head;
 use crate::device::{Device, Multiplier};
 use crate::error::{Error, Result};
-use crate::op::{Address, Op, Reduction, Scalar};
+use crate::op::{Address, Kind, Op, Reduction, Scalar};
 use crate::schedule::{Action, Range};
+use crate::trace::record::SoFar;
 use crate::transport::shm::Reach;
 use crate::transport::{Bulk, Front, Head, Transport, Whole};
 
@@ -118,6 +119,18 @@ impl<T: Transport, D: Device> Hands<T, D> {
     /// How many messages were sent, and how many taken.
     pub(super) fn message_counts(&self) -> [u64; 2] {
         [&self.sent_count, &self.received_count].map(|counts| counts.iter().sum())
+    }
+
+    /// What a record says of all that was done.
+    #[inline]
+    pub(super) fn so_far(&self) -> SoFar {
+        SoFar { lone_bytes: self.counts.short_bytes(), collectives: self.collective_count }
+    }
+
+    /// The number of the next message that goes where this one goes; the first is 0.
+    pub(super) fn message_number(&self, op: &Op) -> u64 {
+        let counts = if op.shape.kind == Kind::Send { &self.sent_count } else { &self.received_count };
+        counts.get(op.shape.peer as usize).copied().unwrap_or(0)
     }
 
     /// The head of the collective that was begun last.
