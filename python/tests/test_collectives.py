@@ -230,6 +230,16 @@ def objects(rank, ranks):
     assert rank != 0 or got == [(r,) for r in range(ranks)]
 
 
+def sparse(rank, ranks):
+    group = world.group()
+    places = torch.tensor([[rank, rank + 1, 5], [0, rank, 2]])
+    mine = torch.sparse_coo_tensor(places, numbers((3,), torch.float32, rank), (8, 4))
+    theirs = mine.clone()
+    dist.all_reduce(mine, group=group)
+    dist.all_reduce(theirs)
+    near(mine.to_dense(), theirs.to_dense(), "sparse")
+
+
 def asynchronous(rank, ranks):
     group = world.group()
     tensors = [torch.full((n * 1000 + 1,), float(rank)) for n in range(20)]
@@ -284,6 +294,9 @@ class Collectives(unittest.TestCase):
 
     def test_objects(self):
         self.each(objects)
+
+    def test_sparse(self):
+        self.each(sparse)
 
     def test_asynchronous(self):
         self.each(asynchronous)

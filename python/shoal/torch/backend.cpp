@@ -1,4 +1,5 @@
 #include "backend.hpp"
+#include "exchange.hpp"
 
 #include <pybind11/chrono.h>
 #include <torch/csrc/utils/pybind.h>
@@ -124,7 +125,8 @@ Task ShoalBackend::reduceTask(const at::Tensor& input, const at::Tensor& output,
 WorkPtr ShoalBackend::allreduce(Tensors& tensors, const c10d::AllreduceOptions& options) {
   auto& tensor = only(tensors, "all_reduce");
   std::vector<Task> tasks;
-  tasks.push_back(reduceTask(tensor, tensor, options.reduceOp, -1));
+  bool isSparse = tensor.layout() == at::kSparse;
+  tasks.push_back(isSparse ? sparseTask(tensor, options.reduceOp, size_) : reduceTask(tensor, tensor, options.reduceOp, -1));
   return collective(c10d::OpType::ALLREDUCE, "all_reduce", std::move(tasks), tensors, options.timeout);
 }
 
@@ -196,19 +198,7 @@ Task ShoalBackend::exchangeTask(Tensors outputs, Tensors inputs, const char* cal
     if (input.defined()) input = source(task, input);
   for (auto& output : outputs)
     if (output.defined()) output = target(task, output);
-  task.calls = [inputs, outputs](ncclComm_t comm) {
-    check(library().groupStart(), "ncclGroupStart");
-    ncclResult_t result = ncclSuccess;
-    for (size_t rank = 0; rank < inputs.size() && result == ncclSuccess; rank++) {
-      auto &in = inputs[rank], &out = outputs[rank];
-      if (in.defined() && in.nbytes() > 0)
-        result = library().send(in.data_ptr(), in.nbytes(), kBytes, int(rank), comm, nullptr);
-      if (result == ncclSuccess && out.defined() && out.nbytes() > 0)
-        result = library().recv(out.data_ptr(), out.nbytes(), kBytes, int(rank), comm, nullptr);
-    }
-    check(library().groupEnd(), "ncclGroupEnd");
-    check(result, "ncclSend or ncclRecv");
-  };
+  task.calls = [inputs, outputs](ncclComm_t comm) { exchange(comm, inputs, outputs); };
   return task;
 }
 

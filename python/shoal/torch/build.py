@@ -22,12 +22,12 @@ NAME = "_shoal_torch"
 LIMIT_S = 600
 
 
-def _flags() -> list[str]:
+def _flags(name: str) -> list[str]:
     """What the sources are compiled with."""
     headers = pathlib.Path(torch.__file__).parent / "include"
     return [
         *("-std=c++20", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wno-attributes"),
-        f"-DTORCH_EXTENSION_NAME={NAME}",
+        f"-DTORCH_EXTENSION_NAME={name}",
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
         *("-isystem", str(headers), "-isystem", str(headers / "torch/csrc/api/include")),
         *("-isystem", sysconfig.get_path("include"), "-I", str(shoal.include())),
@@ -52,20 +52,20 @@ def _compiler() -> str:
     return name
 
 
-def _place() -> pathlib.Path:
+def _place(name: str, folder: pathlib.Path) -> pathlib.Path:
     """Where the compiled extension lies: by everything that it depends on."""
     digest = hashlib.sha256(torch.__version__.encode())
     digest.update(sysconfig.get_config_var("SOABI").encode())
-    for source in sorted([*HERE.glob("*.?pp"), *shoal.include().glob("*.h")]):
+    for source in sorted([*folder.glob("*.?pp"), *shoal.include().glob("*.h")]):
         digest.update(source.read_bytes())
     digest.update(pathlib.Path(__file__).read_bytes())
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(cache).expanduser() / "shoal" / f"torch-{digest.hexdigest()[:16]}" / f"{NAME}.so"
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "shoal" / f"torch-{digest.hexdigest()[:16]}" / f"{name}.so"
 
 
-def compile_extension() -> pathlib.Path:
-    """The compiled extension. The first of several processes makes it, the others wait."""
-    place = _place()
+def compile_extension(name: str = NAME, folder: pathlib.Path = HERE) -> pathlib.Path:
+    """The compiled extension of a folder. The first of several processes makes it, the others wait."""
+    place = _place(name, folder)
     if place.exists():
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -73,9 +73,9 @@ def compile_extension() -> pathlib.Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if place.exists():
             return place
-        sources = [str(source) for source in sorted(HERE.glob("*.cpp"))]
+        sources = [str(source) for source in sorted(folder.glob("*.cpp"))]
         made = place.with_suffix(".new")
-        command = [_compiler(), *_flags(), *_binding(), *sources, "-o", str(made), *_libraries()]
+        command = [_compiler(), *_flags(name), *_binding(), *sources, "-o", str(made), *_libraries()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
         if done.returncode != 0:
             raise RuntimeError(
@@ -86,10 +86,10 @@ def compile_extension() -> pathlib.Path:
     return place
 
 
-def load() -> types.ModuleType:
+def load(name: str = NAME, folder: pathlib.Path = HERE) -> types.ModuleType:
     """The extension as a module."""
-    path = compile_extension()
-    spec = importlib.util.spec_from_file_location(NAME, path)
+    path = compile_extension(name, folder)
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

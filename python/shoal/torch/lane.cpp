@@ -176,8 +176,9 @@ void LaneWork::run(Lane& on) {
 void LaneWork::runTasks(ncclComm_t comm) {
   for (auto& task : tasks_)
     for (auto& step : task.before) step();
-  if (tasks_.size() == 1) {
-    tasks_[0].calls(comm);
+  bool isAlone = std::any_of(tasks_.begin(), tasks_.end(), [](auto& task) { return task.isAlone; });
+  if (tasks_.size() == 1 || isAlone) {
+    for (auto& task : tasks_) task.calls(comm);
   } else {
     check(library().groupStart(), "ncclGroupStart");
     std::exception_ptr problem;

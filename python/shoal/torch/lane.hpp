@@ -28,6 +28,8 @@ struct Task {
   std::vector<std::function<void()>> before;
   std::function<void(ncclComm_t)> calls;
   std::vector<std::function<void()>> after;
+  // Reads what its own calls bring, so it shares no group.
+  bool isAlone = false;
   // Held until it is done.
   std::vector<at::Tensor> tensors;
 };
