@@ -4,8 +4,8 @@
     make train-check
     scripts/train_check.py --ranks 2 --mode moe
 
-Shoal and Gloo run in turn in one run. "alone" is the communication without the model: the same messages with layers
-that do nothing, for the ways whose messages do not come from the weights.
+Shoal and Gloo run in turn in one run. "alone" is the communication without the model, for pipeline and MoE: the messages
+of a step and nothing else.
 """
 
 import argparse
@@ -28,7 +28,6 @@ import torch.distributed as dist  # noqa: E402
 import train  # noqa: E402
 
 BACKENDS = ["gloo", "shoal"]
-BARE = ["pipeline", "moe"]
 # Sums in another order differ in the last bits, and twenty steps let that grow a little.
 NEAR = 2e-3
 LIMIT_S = 300
@@ -38,13 +37,15 @@ Outcome = tuple[list[float], list[float]]
 
 def rank_main(rank: int, ranks: int, folder: str, job: tuple[str, str, int, bool], results: typing.Any) -> None:
     """One rank of one run."""
-    mode, backend, steps, is_bare = job
+    mode, backend, steps, is_alone = job
     torch.set_num_threads(1)
     if ranks > 1:
         store = dist.FileStore(f"{folder}/store", ranks)
         dist.init_process_group(backend, store=store, rank=rank, world_size=ranks)
-    make = train.plain if ranks == 1 and mode != "moe" else train.WAYS[mode]
-    outcome = train.train(make(bare=True) if is_bare else make(), steps, workers=0 if is_bare else 1)
+    make = train.MESSAGES[mode] if is_alone else train.WAYS[mode]
+    if ranks == 1 and mode != "moe":
+        make = train.plain
+    outcome = train.train(make(), steps, workers=0 if is_alone else 1)
     if ranks > 1:
         dist.barrier()
         dist.destroy_process_group()
@@ -86,8 +87,8 @@ def compare(mode: str, ranks: int, steps: int) -> dict[str, typing.Any]:
         differences.append(max(abs(a - b) for a, b in zip(losses, alone, strict=True)))
         row[f"{backend}_step_ms"] = middle_ms(times)
         row[f"{backend}_loss"] = [round(losses[0], 5), round(losses[-1], 5)]
-        if mode in BARE:
-            row[f"{backend}_alone_ms"] = middle_ms(run(ranks, (mode, backend, 2 * steps, True))[1])
+        if mode in train.MESSAGES:
+            row[f"{backend}_alone_ms"] = middle_ms(run(ranks, (mode, backend, 10 * steps, True))[1])
     row["loss"] = [round(alone[0], 5), round(alone[-1], 5)]
     row["largest_difference"] = max(differences)
     row["is_equal"] = row["largest_difference"] < NEAR and alone[-1] < alone[0]
@@ -96,7 +97,7 @@ def compare(mode: str, ranks: int, steps: int) -> dict[str, typing.Any]:
 
 def shown(row: dict[str, typing.Any]) -> str:
     """One line for people."""
-    alone = f", messages alone {row['shoal_alone_ms']} beside {row['gloo_alone_ms']} ms" if row["mode"] in BARE else ""
+    alone = f", messages alone {row['shoal_alone_ms']} beside {row['gloo_alone_ms']} ms" if row["mode"] in train.MESSAGES else ""
     verdict = "equal" if row["is_equal"] else "DIFFERENT"
     return (
         f"{row['mode']:9} {row['ranks']} ranks: loss {row['loss'][0]} to {row['loss'][1]}, {verdict} "

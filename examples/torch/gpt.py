@@ -7,6 +7,7 @@ from torch.utils.data import Dataset
 
 CHARACTERS = 128
 LENGTH = 48
+WIDTH = 64
 
 
 class Text(Dataset):
@@ -93,7 +94,7 @@ class Last(nn.Module):
         return self.out(self.norm(x))
 
 
-def layers(width: int = 64, heads: int = 4, depth: int = 4) -> list[nn.Module]:
+def layers(width: int = WIDTH, heads: int = 4, depth: int = 4) -> list[nn.Module]:
     """The model in pieces, the same on every rank."""
     torch.manual_seed(1)
     return [First(width), *(Block(width, heads) for _ in range(depth)), Last(width)]

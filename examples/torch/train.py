@@ -90,18 +90,7 @@ def tensor() -> Way:
     return Way(lambda x, y: _step(model, best, x, y))
 
 
-class Pass(nn.Module):
-    """A stage without work, for the messages alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.ones(1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.factor
-
-
-def pipeline(bare: bool = False) -> Way:
+def pipeline() -> Way:
     """Every rank some of the layers, in pieces of the batch, one forward and one backward in turn."""
     from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
@@ -110,11 +99,9 @@ def pipeline(bare: bool = False) -> Way:
     start, end = (len(layers) * place // ranks for place in (rank, rank + 1))
     own: nn.Module = nn.Sequential(*layers[start:end])
     piece = BATCH // PIECES
-    width = 64
-    inner = torch.zeros(piece, gpt.LENGTH, width)
-    first = inner if bare else torch.zeros(piece, gpt.LENGTH, dtype=torch.long)
-    last = inner if bare else torch.zeros(piece, gpt.LENGTH, gpt.CHARACTERS)
-    own = Pass() if bare else own
+    inner = torch.zeros(piece, gpt.LENGTH, gpt.WIDTH)
+    first = torch.zeros(piece, gpt.LENGTH, dtype=torch.long)
+    last = torch.zeros(piece, gpt.LENGTH, gpt.CHARACTERS)
     is_first, is_last = rank == 0, rank == ranks - 1
     stage = PipelineStage(
         own,
@@ -124,18 +111,15 @@ def pipeline(bare: bool = False) -> Way:
         input_args=(first if is_first else inner,),
         output_args=(last if is_last else inner,),
     )
-    loss_of = (lambda said, wanted: said.mean()) if bare else gpt.loss_of
-    schedule = Schedule1F1B(stage, n_microbatches=PIECES, loss_fn=loss_of)
+    schedule = Schedule1F1B(stage, n_microbatches=PIECES, loss_fn=gpt.loss_of)
     best = torch.optim.SGD(own.parameters(), lr=0.1)
-    filler = torch.zeros(BATCH, gpt.LENGTH, width)
 
     def step(x: torch.Tensor, y: torch.Tensor) -> float:
         losses: list[torch.Tensor] = []
-        arguments = (filler if bare else x,) if is_first else ()
-        schedule.step(*arguments, **({"target": y, "losses": losses} if is_last else {}))
+        schedule.step(*((x,) if is_first else ()), **({"target": y, "losses": losses} if is_last else {}))
         best.step()
         best.zero_grad()
-        return _from_last(sum(loss.item() for loss in losses) / PIECES if is_last else 0.0) if not bare else 0.0
+        return _from_last(sum(loss.item() for loss in losses) / PIECES if is_last else 0.0)
 
     return Way(step)
 
@@ -170,11 +154,10 @@ EXPERTS = 4
 class Experts(nn.Module):
     """Every character goes to one of four experts, which the ranks share among themselves."""
 
-    def __init__(self, width: int, bare: bool = False) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.choose = nn.Linear(width, EXPERTS, bias=False)
         self.all = nn.ModuleList(gpt.Feed(width) for _ in range(EXPERTS))
-        self.bare = bare
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.flatten(0, 1)
@@ -197,25 +180,22 @@ class Experts(nn.Module):
         table = theirs.view(ranks, own)
         into = table.sum(1).tolist()
         got = Swap.apply(rows, out, into)
-        if not self.bare:
-            # By rank and expert; each expert takes its pieces together.
-            pieces = list(got.split(table.flatten().tolist()))
-            for expert in range(own):
-                mine = pieces[expert::own]
-                answers = self.all[rank * own + expert](torch.cat(mine)).split([len(piece) for piece in mine])
-                pieces[expert::own] = answers
-            got = torch.cat(pieces)
+        # By rank and expert; each expert takes its pieces together.
+        pieces = list(got.split(table.flatten().tolist()))
+        for expert in range(own):
+            mine = pieces[expert::own]
+            answers = self.all[rank * own + expert](torch.cat(mine)).split([len(piece) for piece in mine])
+            pieces[expert::own] = answers
+        got = torch.cat(pieces)
         return Swap.apply(got, into, out)
 
 
-def moe(bare: bool = False) -> Way:
+def moe() -> Way:
     """Experts in place of the layers behind the attention; the batch is divided as with DDP."""
     layers = gpt.layers()
     torch.manual_seed(2)
     for block in layers[1:-1]:
-        block.feed = Experts(64, bare)
-    if bare:
-        layers = [layers[0], *(block.feed for block in layers[1:-1]), layers[-1]]
+        block.feed = Experts(gpt.WIDTH)
     model = nn.Sequential(*layers)
     best = torch.optim.SGD(model.parameters(), lr=0.1)
 
@@ -225,10 +205,8 @@ def moe(bare: bool = False) -> Way:
         loss = gpt.loss_of(model(_part(x)), _part(y))
         loss.backward()
         # An expert's gradient is whole on its rank and missing elsewhere: the same sum serves both.
-        gradients = [parameter.grad if parameter.grad is not None else torch.zeros_like(parameter) for parameter in model.parameters()]
-        with dist._coalescing_manager(group=dist.group.WORLD):
-            for gradient in gradients:
-                dist.all_reduce(gradient)
+        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in model.parameters()]
+        _sum_all(gradients)
         for parameter, gradient in zip(model.parameters(), gradients):
             parameter.grad = gradient / dist.get_world_size()
         best.step()
@@ -238,7 +216,56 @@ def moe(bare: bool = False) -> Way:
     return Way(step)
 
 
-WAYS: dict[str, typing.Callable[..., Way]] = {
+def _sum_all(tensors: list[torch.Tensor]) -> None:
+    with dist._coalescing_manager(group=dist.group.WORLD):
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+
+
+def moe_messages() -> Way:
+    """What moe() sends in a step, evenly spread, and nothing else."""
+    ranks = dist.get_world_size()
+    rows = torch.zeros(BATCH // ranks * gpt.LENGTH, gpt.WIDTH)
+    counts = torch.zeros(EXPERTS, dtype=torch.long)
+    split = [len(rows) // ranks] * ranks
+    into, counted = torch.empty_like(rows), torch.empty_like(counts)
+    layers = gpt.layers()[1:-1]
+
+    def step(x: torch.Tensor, y: torch.Tensor) -> float:
+        for _ in layers:
+            dist.all_to_all_single(counted, counts)
+            # There and back, and so the gradients.
+            for _ in range(4):
+                dist.all_to_all_single(into, rows, split, split)
+        return 0.0
+
+    return Way(step)
+
+
+def pipeline_messages() -> Way:
+    """What pipeline() sends in a step, piece by piece, and nothing else."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    out, into = (torch.zeros(BATCH // PIECES, gpt.LENGTH, gpt.WIDTH) for _ in range(2))
+
+    def move(source: int, target: int) -> None:
+        operations = [dist.P2POp(dist.irecv, into, source)] if 0 <= source < ranks else []
+        for work in dist.batch_isend_irecv(operations) if operations else []:
+            work.wait()
+        operations = [dist.P2POp(dist.isend, out, target)] if 0 <= target < ranks else []
+        for work in dist.batch_isend_irecv(operations) if operations else []:
+            work.wait()
+
+    def step(x: torch.Tensor, y: torch.Tensor) -> float:
+        for _ in range(PIECES):
+            move(rank - 1, rank + 1)
+            move(rank + 1, rank - 1)
+        return 0.0
+
+    return Way(step)
+
+
+MESSAGES: dict[str, typing.Callable[[], Way]] = {"pipeline": pipeline_messages, "moe": moe_messages}
+WAYS: dict[str, typing.Callable[[], Way]] = {
     "ddp": ddp,
     "fsdp": fsdp,
     "tensor": tensor,

@@ -44,7 +44,6 @@ inline Task sparseTask(const at::Tensor& tensor, const ReduceOp& op, int size) {
   TORCH_CHECK(tensor.device().is_cpu(), "shoal: tensors must lie on the CPU, this one is on ", tensor.device());
   TORCH_CHECK(op.op_ == ReduceOp::SUM, "shoal: of sparse tensors there is a sum only");
   Task task;
-  task.tensors.push_back(tensor);
   task.isAlone = true;
   task.calls = [tensor, size](ncclComm_t comm) { tensor.copy_(sparseSum(comm, tensor, size)); };
   return task;

@@ -3,7 +3,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/record_function.h>
 
-#include <unistd.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <sstream>
@@ -13,10 +13,10 @@ namespace shoal {
 namespace {
 
 // How often the clock looks while work lies around, and otherwise.
-constexpr auto kSoon = std::chrono::microseconds(200);
+constexpr auto kSoon = std::chrono::microseconds(500);
 constexpr auto kSeldom = Milliseconds(20);
 // Quick looks after the last work that lay around, so that a series of calls wakes nobody.
-constexpr int kQuickLooks = 100;
+constexpr int kQuickLooks = 40;
 // Looks of a waiter before it sleeps, while another thread runs its work.
 constexpr int kYields = 50;
 
@@ -29,16 +29,13 @@ int64_t ticksAfter(Milliseconds timeout) {
 // One thread that looks after all lanes of the process. It is never ended: it may run while the process ends.
 class Watch {
  public:
-  // A forked child has none of its parent's threads.
+  // A forked child has none of its parent's threads, so it gets another one.
   static Watch& get() {
-    static std::mutex making;
-    static std::atomic<Watch*> watch{nullptr};
-    Watch* found = watch.load(std::memory_order_acquire);
-    if (found && found->owner_ == getpid()) return *found;
-    std::lock_guard<std::mutex> lock(making);
-    found = watch.load();
-    if (!found || found->owner_ != getpid()) watch = found = new Watch();
-    return *found;
+    static std::atomic<Watch*> watch = [] {
+      pthread_atfork(nullptr, nullptr, [] { watch = new Watch(); });
+      return new Watch();
+    }();
+    return *watch.load(std::memory_order_acquire);
   }
 
   void add(const std::shared_ptr<Lane>& lane) {
@@ -93,7 +90,6 @@ class Watch {
   std::vector<std::weak_ptr<Lane>> lanes_;
   bool has_thread_ = false;
   std::atomic<bool> is_slow_{false};
-  const pid_t owner_ = getpid();
 };
 
 c10::intrusive_ptr<c10::ivalue::Future> newFuture() {
@@ -277,6 +273,7 @@ void Lane::add(const c10::intrusive_ptr<LaneWork>& work) {
 void Lane::runFront(std::unique_lock<std::mutex>& lock) {
   auto work = std::move(queue_.front());
   queue_.pop_front();
+  taken_count_++;
   running_ = work.get();
   lock.unlock();
   work->run(*this);
@@ -333,15 +330,15 @@ bool Lane::look(Clock::time_point now) {
   if (!lock) return true;
   LaneWork* running = running_;
   if (running && ticks(now) > running->deadline_ && !running->isLate_.exchange(true)) abortComm();
-  const LaneWork* front = queue_.empty() ? nullptr : queue_.front().get();
   // What lay here the last time already has nobody who waits for it.
-  if (front && front == seen_ && !running) {
+  bool has_work = !queue_.empty();
+  if (has_work && saw_work_ && seen_count_ == taken_count_ && !running) {
     startThread();
     come_.notify_one();
   }
-  bool has_changed = front != seen_;
-  seen_ = front;
-  return front || has_changed;
+  seen_count_ = taken_count_;
+  saw_work_ = has_work;
+  return has_work;
 }
 
 void Lane::abortComm() {

@@ -30,8 +30,6 @@ struct Task {
   std::vector<std::function<void()>> after;
   // Reads what its own calls bring, so it shares no group.
   bool isAlone = false;
-  // Held until it is done.
-  std::vector<at::Tensor> tensors;
 };
 
 class Lane;
@@ -125,8 +123,10 @@ class Lane : public std::enable_shared_from_this<Lane> {
   std::deque<c10::intrusive_ptr<LaneWork>> queue_;
   // The work that somebody runs.
   std::atomic<LaneWork*> running_{nullptr};
-  // What the clock saw at the front last time.
-  const LaneWork* seen_ = nullptr;
+  uint64_t taken_count_ = 0;
+  // What the clock saw the last time.
+  uint64_t seen_count_ = 0;
+  bool saw_work_ = false;
   int waiter_count_ = 0;
   bool has_thread_ = false;
   std::atomic<bool> is_closed_{false};

@@ -17,12 +17,10 @@ using c10d::ReduceOp;
 inline at::Tensor staged(Task& task, const at::Tensor& tensor, bool isRead, bool isWritten) {
   TORCH_CHECK(tensor.device().is_cpu(), "shoal: tensors must lie on the CPU, this one is on ", tensor.device());
   TORCH_CHECK(tensor.layout() == at::kStrided, "shoal: tensors must be dense");
-  task.tensors.push_back(tensor);
   if (tensor.is_contiguous()) return tensor;
   at::Tensor copy = at::empty(tensor.sizes(), tensor.options().requires_grad(false));
   if (isRead) task.before.push_back([copy, tensor] { copy.copy_(tensor); });
   if (isWritten) task.after.push_back([copy, tensor] { tensor.copy_(copy); });
-  task.tensors.push_back(copy);
   return copy;
 }
 
@@ -114,7 +112,6 @@ inline at::Tensor factored(Task& task, const at::Tensor& tensor, const ReduceOp&
   at::Tensor by = factor->tensor_factor.defined() ? factor->tensor_factor.cpu().to(tensor.scalar_type())
                                                   : at::scalar_tensor(factor->double_factor, tensor.options());
   task.before.push_back([copy, tensor, by]() mutable { at::mul_out(copy, tensor, by); });
-  task.tensors.push_back(copy);
   return copy;
 }
 
