@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// Not executable, and never to become so; since Linux 6.3.
 const NOEXEC_SEAL: libc::c_uint = 8;
-const REMEDY: &str = "raise the limits on open files and memory";
+const REMEDY: &str = "raise the limits on open files and memory (ulimit -n, -v)";
 
 /// A file of `bytes` zeros that can neither shrink nor grow any more (so that mapped memory never vanishes).
 /// It takes memory only where it is touched.
