@@ -88,10 +88,10 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row("SHOAL_TIMEOUT", &[], "0", "seconds until a wait for data of a live peer is an error; 0: never"),
     row(
-        "SHOAL_WARN_AFTER",
+        "SHOAL_STALL_SECONDS",
         &[],
         "10",
-        "seconds until a long wait is logged, with the operation and the missing peers",
+        "seconds until a wait gets a verdict in the log, then every minute: who is missing, and what it does; 0: never",
     ),
     row("SHOAL_HOSTID", &["NCCL_HOSTID"], "", "ranks with different values count as on different hosts"),
     row("SHOAL_SECRET", &[], "", "the secret that peers prove when NCCL_COMM_ID is used"),
@@ -203,7 +203,8 @@ pub struct Config {
     pub ring_bytes: usize,
     pub init_timeout: Duration,
     pub timeout: Option<Duration>,
-    pub warn_after: Duration,
+    /// `None`: never.
+    pub stall: Option<Duration>,
     pub host_id: String,
     pub secret: String,
     /// `None`: as each communicator's caller says.
@@ -261,7 +262,7 @@ impl Config {
             ring_bytes: reader.within("SHOAL_RING_BYTES", 8192, 1 << 30).next_power_of_two(),
             init_timeout: Duration::from_secs(reader.number("SHOAL_INIT_TIMEOUT")),
             timeout: Some(reader.number("SHOAL_TIMEOUT")).filter(|s| *s > 0).map(Duration::from_secs),
-            warn_after: Duration::from_secs(reader.number("SHOAL_WARN_AFTER")),
+            stall: Some(reader.number("SHOAL_STALL_SECONDS")).filter(|s| *s > 0).map(Duration::from_secs),
             host_id: reader.text("SHOAL_HOSTID"),
             secret: reader.text("SHOAL_SECRET"),
             comm_blocking: reader.auto::<u8>("SHOAL_COMM_BLOCKING").map(|value| value != 0),

@@ -145,7 +145,7 @@ fn settings_are_shown_with_where_they_come_from() {
     let text = String::from_utf8_lossy(&text);
     for words in [
         format!("SHOAL_RING_BYTES=65536 (NCCL_BUFFSIZE, {file}:2)"),
-        "SHOAL_WARN_AFTER=10 (default)".into(),
+        "SHOAL_STALL_SECONDS=10 (default)".into(),
         format!("{file}: 4 settings were read"),
         "NCCL_IB_HCA=mlx5_0 is ignored: ".into(),
         "NCCL_P2P_DISABLE=1 counts as SHOAL_CMA=0, SHOAL_MAPPED=0".into(),

@@ -10,6 +10,7 @@
 //! | [`table`] | `shoal table`: checks tables, compares them, exchanges choices with stock NCCL's tuner |
 //! | [`doctor`] | `shoal doctor`: what this machine offers, what is wrong, what to do |
 //! | [`model`] | `shoal model`: what a training job should communicate |
+//! | [`mod@self::run`] | `shoal run`: starts a job with the library preloaded |
 //! | [`simulate`] | `shoal simulate`: thousands of ranks on paper |
 //! | [`canary`] | how far the cores are apart right now |
 //! | `floor` | what the machine allows |
@@ -28,6 +29,7 @@ mod machine;
 pub mod model;
 pub mod peers;
 pub mod plot;
+pub mod run;
 pub mod simulate;
 pub mod table;
 pub mod tune;
@@ -63,6 +65,8 @@ pub enum Command {
     Table(table::Options),
     /// Say what this machine offers, what is wrong with it, and what to do.
     Doctor(doctor::Options),
+    /// Start a job with the library preloaded in place of NCCL.
+    Run(run::Options),
     /// Run the schedules of thousands of ranks on paper.
     Simulate(Box<simulate::options::Options>),
     /// Say what a training job should communicate.
@@ -106,6 +110,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Command::Explain(options) => explain::run(options),
         Command::Table(options) => table::run(options),
         Command::Doctor(options) => doctor::run(options),
+        Command::Run(options) => run::run(options),
         Command::Simulate(options) => simulate::run(options),
         Command::Model(options) => model::run(options),
     };

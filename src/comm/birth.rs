@@ -20,7 +20,6 @@ use crate::stock;
 use crate::system::{memory, wait};
 use crate::topology::Topology;
 use crate::trace::log;
-use crate::trace::record::Recorder;
 use crate::transport::shm::{Host, Invitation, Segment, Settings, ShmTransport};
 use crate::transport::{Lines, Peer, Transport};
 use crate::tune;
@@ -90,9 +89,8 @@ pub(super) fn grow_up(
     let transport = Lines::new(near, far);
     let spin_count = wait::spin_limit(config.spin, topology.local_ranks().len(), topology.cores() as usize);
     let mut engine = Engine::new(transport, HostDevice, facts);
-    match Recorder::new(config.records, rank, ranks) {
-        Ok(recorder) => engine.record_by(recorder),
-        Err(error) => log::warn(format_args!("rank {rank} of {ranks} records nothing: {error}")),
+    if let Err(error) = engine.record(config.records) {
+        log::warn(format_args!("rank {rank} of {ranks} records nothing: {error}"));
     }
     let endpoint = Endpoint::new(engine, rank, ranks, spin_count);
     let name = options.name.as_deref().unwrap_or("a communicator");
@@ -247,7 +245,7 @@ fn share_segment(
         if !is_leader {
             return Ok(None);
         }
-        let segment = Segment::create(ranks, config.ring_bytes)?;
+        let segment = Segment::create_with_records(ranks, config.ring_bytes, config.records)?;
         if ranks > 1 {
             host = Some(Host::open(&segment, has_far_ranks)?);
         }

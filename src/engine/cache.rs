@@ -96,7 +96,7 @@ impl Cache {
         if self.plans.len() >= KEPT_COUNT && may_forget {
             self.forget();
         }
-        let plan = compile(ops, hash, &self.facts)?;
+        let plan = compile(ops, &self.facts)?;
         let index = self.plans.len() as u32;
         self.plans.push(plan);
         self.made_count += 1;

@@ -76,20 +76,16 @@ impl Part {
         match &self.work {
             Work::Collective(collective) => head::describe(head::numbered(collective.head, number)),
             Work::Messages(_) => {
-                let sends = ops.iter().filter(|op| op.shape.kind == Kind::Send).count();
-                let receives = ops.iter().filter(|op| op.shape.kind == Kind::Recv).count();
-                match (sends, receives) {
-                    (1, 0) => format!("Send of {} bytes", ops[0].bytes()),
-                    (0, 1) => format!("Recv of {} bytes", ops[0].bytes()),
-                    _ => format!("a group of {sends} Send and {receives} Recv"),
-                }
+                let messages: Vec<Op> =
+                    ops.iter().filter(|op| op.shape.kind.is_point_to_point()).copied().collect();
+                head::name(head::of_batch(&messages))
             }
         }
     }
 }
 
-/// The plan of the batch, whose shapes have this hash.
-pub(super) fn compile(ops: &[Op], hash: u64, facts: &Facts) -> Result<BatchPlan> {
+/// The plan of the batch.
+pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
     let mut parts = Vec::new();
     let mut messages = Vec::new();
     for (index, op) in ops.iter().enumerate() {
@@ -114,7 +110,7 @@ pub(super) fn compile(ops: &[Op], hash: u64, facts: &Facts) -> Result<BatchPlan>
         shapes: ops.iter().map(|op| op.shape).collect(),
         parts,
         burst: Burst::of(&messages, facts.rank, facts.limits).filter(|_| is_pure),
-        sealed: Sealed::new(record::Kind::Batch, hash, bytes, ops.len() as u32),
+        sealed: Sealed::new(record::Kind::Batch, head::of_batch(ops), bytes, ops.len() as u64),
         is_long: bytes >= record::LONG_BYTES || ops.len() >= record::LONG_COUNT,
     })
 }

@@ -20,6 +20,7 @@ pub mod memory;
 pub mod namespace;
 pub mod passing;
 pub mod permit;
+pub mod process;
 pub mod random;
 pub mod say;
 pub mod slots;

@@ -75,7 +75,13 @@ impl Line {
             Kind::Credit | Kind::Watch => {}
             Kind::Raise => effect.raised = Some(String::from_utf8_lossy(buffer.data()).into_owned()),
             Kind::Stand => {
-                let standing = Standing { head: header.head, waits_for: header.total };
+                let standing = Standing {
+                    head: header.head,
+                    waits_for: header.total,
+                    batch: 0,
+                    since_ns: 0,
+                    said_ns: 0,
+                };
                 self.standing = Some((standing, header.sequence));
             }
             Kind::Leave => {
