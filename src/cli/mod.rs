@@ -18,6 +18,11 @@
 //! | `library` | NCCL's C interface, loaded at run time |
 //! | `machine` | cores, shared memory, clocks |
 
+/// What `println!` prints. A full disk or a reader that has gone away is a failure of the command, and no panic.
+macro_rules! put_line {
+    ($($words:tt)*) => { $crate::cli::print(&format!("{}\n", format_args!($($words)*)))? };
+}
+
 pub mod bench;
 mod board;
 pub mod canary;
@@ -92,7 +97,7 @@ impl From<std::io::Error> for Failure {
 /// Prints to standard output, from which the reader may have gone away.
 ///
 /// # Errors
-/// Nobody reads it.
+/// Nobody reads it, or it goes into a file and the disk is full.
 fn print(text: &str) -> Result<(), Failure> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();

@@ -17,7 +17,7 @@ use crate::engine::driver::Endpoint;
 use crate::engine::{Engine, Facts};
 use crate::error::{Error, Result};
 use crate::stock;
-use crate::system::{memory, wait};
+use crate::system::{room, wait};
 use crate::topology::Topology;
 use crate::trace::log;
 use crate::transport::shm::{Host, Invitation, Segment, Settings, ShmTransport};
@@ -52,7 +52,7 @@ pub fn init_rank(call: &'static str, ranks: u32, ids: Vec<UniqueId>, rank: u32, 
 /// Meets the other ranks by the ids.
 pub(super) fn join(ids: &[UniqueId], rank: u32, ranks: u32, cancel: &Arc<AtomicBool>) -> Result<Session> {
     let config = Config::get();
-    memory::check_room()?;
+    room::check_for_birth()?;
     check_device(config)?;
     introduce(config, rank);
     warn_of(ids);

@@ -22,6 +22,7 @@ pub mod passing;
 pub mod permit;
 pub mod process;
 pub mod random;
+pub mod room;
 pub mod say;
 pub mod slots;
 pub mod socket;
