@@ -10,6 +10,7 @@
 //! | [`table`] | `shoal table`: checks tables, compares them, exchanges choices with stock NCCL's tuner |
 //! | [`doctor`] | `shoal doctor`: what this machine offers, what is wrong, what to do |
 //! | [`model`] | `shoal model`: what a training job should communicate |
+//! | [`report`] | `shoal report`: what a job communicated, by its traces |
 //! | [`simulate`] | `shoal simulate`: thousands of ranks on paper |
 //! | [`canary`] | how far the cores are apart right now |
 //! | `floor` | what the machine allows |
@@ -28,6 +29,7 @@ mod machine;
 pub mod model;
 pub mod peers;
 pub mod plot;
+pub mod report;
 pub mod simulate;
 pub mod table;
 pub mod tune;
@@ -65,6 +67,8 @@ pub enum Command {
     Doctor(doctor::Options),
     /// Run the schedules of thousands of ranks on paper.
     Simulate(Box<simulate::options::Options>),
+    /// Say what a job communicated, by its traces.
+    Report(report::Options),
     /// Say what a training job should communicate.
     Model(Box<model::Options>),
 }
@@ -107,6 +111,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Command::Table(options) => table::run(options),
         Command::Doctor(options) => doctor::run(options),
         Command::Simulate(options) => simulate::run(options),
+        Command::Report(options) => report::run(options),
         Command::Model(options) => model::run(options),
     };
     match outcome {

@@ -25,6 +25,7 @@ pub mod random;
 pub mod say;
 pub mod slots;
 pub mod socket;
+pub mod tape;
 pub mod thread;
 pub mod wait;
 
