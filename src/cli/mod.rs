@@ -11,6 +11,7 @@
 //! | [`doctor`] | `shoal doctor`: what this machine offers, what is wrong, what to do |
 //! | [`model`] | `shoal model`: what a training job should communicate |
 //! | [`report`] | `shoal report`: what a job communicated, by its traces |
+//! | [`mod@self::run`] | `shoal run`: starts a job with the library preloaded |
 //! | [`simulate`] | `shoal simulate`: thousands of ranks on paper |
 //! | [`canary`] | how far the cores are apart right now |
 //! | `floor` | what the machine allows |
@@ -30,6 +31,7 @@ pub mod model;
 pub mod peers;
 pub mod plot;
 pub mod report;
+pub mod run;
 pub mod simulate;
 pub mod table;
 pub mod tune;
@@ -65,6 +67,8 @@ pub enum Command {
     Table(table::Options),
     /// Say what this machine offers, what is wrong with it, and what to do.
     Doctor(doctor::Options),
+    /// Start a job with the library preloaded in place of NCCL.
+    Run(run::Options),
     /// Run the schedules of thousands of ranks on paper.
     Simulate(Box<simulate::options::Options>),
     /// Say what a job communicated, by its traces.
@@ -110,6 +114,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Command::Explain(options) => explain::run(options),
         Command::Table(options) => table::run(options),
         Command::Doctor(options) => doctor::run(options),
+        Command::Run(options) => run::run(options),
         Command::Simulate(options) => simulate::run(options),
         Command::Report(options) => report::run(options),
         Command::Model(options) => model::run(options),

@@ -20,7 +20,7 @@ use super::ring::{Credit, LINE_BYTES, OBSERVE, PUBLISH, RingMemory, SLOT_HEAD_WO
 use crate::error::{Error, Result};
 use crate::system::map::{Mapping, PAGE_BYTES, pages};
 use crate::system::slots::Slots;
-use crate::system::{fork, memfd, random};
+use crate::system::{copy, fork, memfd, random};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every segment of this process, by id.
@@ -367,6 +367,10 @@ impl RingMemory for Ring {
     #[inline]
     fn set_word(&self, slot: usize, index: usize, value: u64) {
         self.slot_word(slot, index).store(value, Ordering::Relaxed);
+    }
+    #[inline]
+    fn expect(&self, slot: usize) {
+        copy::prefetch(self.slot_word(slot, 0).as_ptr().cast());
     }
     #[inline]
     fn credit(&self, which: Credit) -> u64 {
