@@ -47,9 +47,9 @@ fn program() -> PathBuf {
 fn a_call_writes_no_more_lines_than_it_must() {
     let program = program();
     for (case, most, what) in CASES {
-        // Records lie in shared memory too, but no core looks at them while all is well.
         let mut command = Command::new(&program);
-        command.args([case, &TURNS.to_string()]).env("SHOAL_RECORDS", "0");
+        // A record's line lies in shared memory too, but no peer looks at it unless somebody is missing.
+        let command = command.args([case, &TURNS.to_string()]).env("SHOAL_RECORDS", "0");
         let counted = command.output().expect("it was built");
         let said = String::from_utf8_lossy(&counted.stdout);
         assert!(counted.status.success(), "{case}: {said}{}", String::from_utf8_lossy(&counted.stderr));
