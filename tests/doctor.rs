@@ -116,6 +116,17 @@ fn this_machine_has_no_fault_and_every_fact_is_there() {
 }
 
 #[test]
+fn a_full_disk_is_a_failure_and_no_panic() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("it is always there");
+    for format in ["text", "json"] {
+        let mut command = doctor("", &["--format", format]);
+        let output = command.stdout(full.try_clone().expect("a descriptor")).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "shoal: No space left on device (os error 28)\n");
+    }
+}
+
+#[test]
 fn settings_are_shown_with_where_they_come_from() {
     let file = "# of all jobs\nNCCL_BUFFSIZE=65536\nSHOAL_SECRET=hush\nSHOAL_DEBG=INFO\nNCCL_DEBUG=INFO\n";
     let home = plant("home", &[(".nccl.conf", file)]);

@@ -22,9 +22,11 @@ pub mod passing;
 pub mod permit;
 pub mod process;
 pub mod random;
+pub mod room;
 pub mod say;
 pub mod slots;
 pub mod socket;
+pub mod tape;
 pub mod thread;
 pub mod wait;
 

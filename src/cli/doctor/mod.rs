@@ -81,13 +81,10 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
     let root = gather::Root::new(options.root.as_deref());
     let facts = gather::gather(&root, options.program.as_deref(), &options.pid);
     let findings = diagnose(&facts);
-    print!(
-        "{}",
-        match options.format {
-            Format::Text => print::text(&facts, &findings),
-            Format::Json => print::json(&facts, &findings),
-        }
-    );
+    super::print(&match options.format {
+        Format::Text => print::text(&facts, &findings),
+        Format::Json => print::json(&facts, &findings),
+    })?;
     let worst = if options.strict { Level::Warning } else { Level::Fault };
     Ok(findings.iter().all(|finding| finding.level < worst))
 }
