@@ -173,6 +173,18 @@ pub const SETTINGS: &[Setting] = &[
         "1024",
         "of how many batches each communicator keeps a record, 64 bytes each, rounded up to a power of two; 0: of none",
     ),
+    row(
+        "SHOAL_TRACE",
+        &[],
+        "",
+        "a folder in which each rank of each communicator keeps everything it does in a file (docs/trace.md); empty: none",
+    ),
+    row(
+        "SHOAL_TRACE_BYTES",
+        &[],
+        "1073741824",
+        "how long such a file may grow; what comes behind is counted",
+    ),
     row("SHOAL_DEVICE", &[], "auto", "host, cuda or auto"),
 ];
 
@@ -228,6 +240,8 @@ pub struct Config {
     pub table: String,
     pub deterministic: bool,
     pub records: usize,
+    pub trace: String,
+    pub trace_bytes: u64,
     pub device: String,
     /// Names and values that could not be understood, one sentence each; logged once.
     pub complaints: Vec<String>,
@@ -282,6 +296,8 @@ impl Config {
             table: reader.text("SHOAL_TABLE"),
             deterministic: reader.number::<u8>("SHOAL_DETERMINISTIC") != 0,
             records: reader.number("SHOAL_RECORDS"),
+            trace: reader.text("SHOAL_TRACE"),
+            trace_bytes: reader.number("SHOAL_TRACE_BYTES"),
             device: reader.text("SHOAL_DEVICE"),
             complaints: Vec::new(),
             notes: Vec::new(),

@@ -22,7 +22,7 @@
 //! | [`device`] | one trait; `host` behind it: copies and reductions |
 //! | [`stock`] | stock NCCL, as yet its version alone |
 //! | [`topology`] | hosts and ranks, as facts |
-//! | [`trace`] | what happened: the log, a record of every batch, and the verdict on a hang |
+//! | [`trace`] | what happened: the log, a record of every batch, the verdict on a hang; the trace that keeps everything, and the report on it |
 //! | [`system`] | the thin unsafe rest: shared maps, locks, futexes, copies between processes |
 //! | [`op`], [`error`], [`config`] | shared words |
 //! | [`cli`] | the `shoal` command |

@@ -4,7 +4,7 @@
 //! Needs UCX; root or user namespaces; and the programs of the packages util-linux and iproute2.
 
 #[path = "common/corpus.rs"]
-#[allow(dead_code, reason = "a part of it is used here")]
+#[allow(dead_code, unreachable_pub, reason = "a part of it is used here")]
 mod corpus;
 #[path = "common/party.rs"]
 mod party;

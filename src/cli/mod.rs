@@ -10,6 +10,7 @@
 //! | [`table`] | `shoal table`: checks tables, compares them, exchanges choices with stock NCCL's tuner |
 //! | [`doctor`] | `shoal doctor`: what this machine offers, what is wrong, what to do |
 //! | [`model`] | `shoal model`: what a training job should communicate |
+//! | [`report`] | `shoal report`: what a job communicated, by its traces |
 //! | [`mod@self::run`] | `shoal run`: starts a job with the library preloaded |
 //! | [`simulate`] | `shoal simulate`: thousands of ranks on paper |
 //! | [`canary`] | how far the cores are apart right now |
@@ -34,6 +35,7 @@ mod machine;
 pub mod model;
 pub mod peers;
 pub mod plot;
+pub mod report;
 pub mod run;
 pub mod simulate;
 pub mod table;
@@ -74,6 +76,8 @@ pub enum Command {
     Run(run::Options),
     /// Run the schedules of thousands of ranks on paper.
     Simulate(Box<simulate::options::Options>),
+    /// Say what a job communicated, by its traces.
+    Report(report::Options),
     /// Say what a training job should communicate.
     Model(Box<model::Options>),
 }
@@ -117,6 +121,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Command::Doctor(options) => doctor::run(options),
         Command::Run(options) => run::run(options),
         Command::Simulate(options) => simulate::run(options),
+        Command::Report(options) => report::run(options),
         Command::Model(options) => model::run(options),
     };
     match outcome {

@@ -3,6 +3,7 @@
 //! Every step that can fail on one rank is followed by one that all take together, so that they fail as one.
 #![forbid(unsafe_code)]
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
@@ -13,13 +14,14 @@ use super::{Body, Comm, Options, UniqueId, far, table};
 use crate::coalesce::Limits;
 use crate::config::Config;
 use crate::device::host::Host as HostDevice;
-use crate::engine::driver::Endpoint;
+use crate::engine::driver::{Endpoint, HostEngine};
 use crate::engine::{Engine, Facts};
 use crate::error::{Error, Result};
 use crate::stock;
 use crate::system::{room, wait};
 use crate::topology::Topology;
 use crate::trace::log;
+use crate::trace::tracer::{Title, Tracer};
 use crate::transport::shm::{Host, Invitation, Segment, Settings, ShmTransport};
 use crate::transport::{Lines, Peer, Transport};
 use crate::tune;
@@ -92,6 +94,9 @@ pub(super) fn grow_up(
     if let Err(error) = engine.record(config.records) {
         log::warn(format_args!("rank {rank} of {ranks} records nothing: {error}"));
     }
+    if let Some(Err(error)) = trace(&mut engine, &session, config) {
+        log::warn(format_args!("rank {rank} of {ranks} keeps no trace: {error}"));
+    }
     let endpoint = Endpoint::new(engine, rank, ranks, spin_count);
     let name = options.name.as_deref().unwrap_or("a communicator");
     log::info(format_args!(
@@ -104,6 +109,21 @@ pub(super) fn grow_up(
     ));
     let kin = Mutex::new(Some(session.kin()));
     Ok(Body { rank, ranks, endpoint, kin })
+}
+
+/// Keeps everything in a file, if that is wanted.
+fn trace(engine: &mut HostEngine, session: &Session, config: &Config) -> Option<Result<()>> {
+    if config.trace.is_empty() {
+        return None;
+    }
+    let (rank, ranks) = (session.rank, session.ranks());
+    let host = session.cards.get(rank as usize).map(|card| card.host_name.clone()).unwrap_or_default();
+    let coalesce_bytes = if config.coalesce { config.coalesce_bytes as u64 } else { 0 };
+    let title = Title { communicator: engine.transport().id(), rank, ranks, host, coalesce_bytes };
+    // What keeps everything is told by what keeps the newest.
+    let begun = if config.records == 0 { engine.record(1) } else { Ok(()) };
+    let tracer = begun.and_then(|()| Tracer::create(Path::new(&config.trace), &title, config.trace_bytes));
+    Some(tracer.map(|tracer| engine.trace_by(tracer)))
 }
 
 /// What the log says once: which library this is, as NCCL says it where the first rank is, and what of the

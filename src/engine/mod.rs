@@ -9,6 +9,7 @@
 //! - `held`: batches that leave together, since their path was busy.
 //! - `one_sided`: puts, signals and waits, which are batches of their own.
 //! - `stall`: where ranks stand in long waits, and the verdict on one that takes too long.
+//! - `tracing`: what a trace says of each batch.
 //! - `run`: where the running plan stands. `act`: the hands that touch memory and the transport.
 //! - `stream`: streams of the host device, and launches, which tie batches of several communicators together.
 
@@ -22,6 +23,7 @@ pub mod one_sided;
 mod run;
 pub mod stall;
 pub mod stream;
+mod tracing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -100,6 +102,8 @@ pub struct Engine<T, D> {
     /// The transport is not to be touched any more.
     has_left: bool,
     recorder: Recorder,
+    /// What a trace calls one-sided calls, once it does.
+    one_sided_id: Option<u32>,
 }
 
 impl<T: Transport, D: Device> Engine<T, D> {
@@ -122,6 +126,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
             failure: None,
             has_left: false,
             recorder: Recorder::default(),
+            one_sided_id: None,
         }
     }
 
@@ -230,14 +235,20 @@ impl<T: Transport, D: Device> Engine<T, D> {
                     self.completed += 1;
                     let ended = if plan.is_long { Ended::Now } else { Ended::ByLook };
                     self.recorder.end(plan.sealed, self.completed, ended, self.hands.so_far());
+                    if self.recorder.is_tracing() {
+                        self.note(id, None, false);
+                    }
                     return self.submitted;
                 }
-                Ok(_) => self.recorder.look(),
+                Ok(advance) => self.recorder.look(advance == Advance::Waiting),
                 Err(error) => {
                     let (sealed, so_far) = (plan.sealed, self.hands.so_far());
                     self.fail(error);
                     self.completed += 1;
                     self.recorder.end(sealed, self.completed, Ended::Failed, so_far);
+                    if self.recorder.is_tracing() {
+                        self.note(id, None, true);
+                    }
                     return self.submitted;
                 }
             }
@@ -335,8 +346,12 @@ impl<T: Transport, D: Device> Engine<T, D> {
             Some(run) => run.advance(&mut self.hands, &mut self.used_signals)?,
         };
         Ok(match advance {
-            Advance::Waiting => Poll::Waiting,
+            Advance::Waiting => {
+                self.recorder.look_queued(true);
+                Poll::Waiting
+            }
             Advance::Moved => {
+                self.recorder.look_queued(false);
                 self.move_count += 1;
                 Poll::Moved
             }
@@ -354,6 +369,9 @@ impl<T: Transport, D: Device> Engine<T, D> {
         let sealed = if job.plan == PlanId::NONE { ONE_SIDED } else { self.cache.get(job.plan).sealed };
         let ended = if error.is_some() { Ended::Failed } else { Ended::Now };
         self.recorder.end(sealed, self.completed, ended, self.hands.so_far());
+        if self.recorder.is_tracing() {
+            self.note(job.plan, job.launch.as_deref(), error.is_some());
+        }
         if let Some(launch) = &job.launch {
             launch.finish_one(error);
         }

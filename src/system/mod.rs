@@ -26,6 +26,7 @@ pub mod room;
 pub mod say;
 pub mod slots;
 pub mod socket;
+pub mod tape;
 pub mod thread;
 pub mod wait;
 

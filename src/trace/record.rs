@@ -28,6 +28,7 @@ use crate::error::Result;
 use crate::op::Head;
 use crate::system::clock;
 use crate::system::slots::Slots;
+use crate::trace::tracer::{Done, Tracer};
 
 /// A batch of so many bytes is timed from before its first look.
 pub const LONG_BYTES: u64 = 4096;
@@ -185,6 +186,10 @@ pub struct Recorder {
     look_ticks: u64,
     /// Whether the next batch of the queue was there when the one before ended.
     follows: bool,
+    /// What keeps everything, if something does.
+    tracer: Option<Box<Tracer>>,
+    /// For how long nothing has moved since the batch under way began; only for the tracer.
+    waited_ticks: u64,
 }
 
 impl Recorder {
@@ -209,8 +214,36 @@ impl Recorder {
         Recorder { ring: Some(ring), is_shared: true, ..Recorder::default() }
     }
 
-    /// Lets go of memory that is shared; nothing is noted from now on.
+    /// From now on everything is kept as well; to be told by [`Self::note`] behind each [`Self::end`].
+    pub fn trace_by(&mut self, tracer: Tracer) {
+        self.tracer = Some(Box::new(tracer));
+    }
+
+    /// Whether everything is kept.
+    #[must_use]
+    #[inline]
+    pub fn is_tracing(&self) -> bool {
+        self.tracer.is_some()
+    }
+
+    /// What keeps everything, if something does.
+    pub fn tracer(&mut self) -> Option<&mut Tracer> {
+        self.tracer.as_deref_mut()
+    }
+
+    /// Keeps the batch that ended last: what it was by its id, if there was room to say it.
+    pub fn note(&mut self, id: Option<u32>, sequence: u64, stream: u16, has_failed: bool) {
+        let (start_ticks, end_ticks, waited_ticks) = (self.start_ticks, self.end_ticks, self.waited_ticks);
+        if let Some(tracer) = &mut self.tracer {
+            // Of a batch that was given up before it began no start is known.
+            let start_ticks = if start_ticks == 0 { end_ticks } else { start_ticks };
+            tracer.write(id, &Done { sequence, start_ticks, end_ticks, waited_ticks, stream, has_failed });
+        }
+    }
+
+    /// Lets go of memory that is shared and of the trace; nothing is noted from now on.
     pub fn leave(&mut self) {
+        self.tracer = None;
         if self.is_shared {
             self.ring = None;
         }
@@ -220,18 +253,34 @@ impl Recorder {
     #[inline]
     pub fn begin(&mut self, is_long: bool) {
         self.look_ticks = 0;
-        self.start_ticks = if is_long && self.ring.is_some() { clock::ticks() } else { 0 };
+        self.start_ticks = 0;
+        if is_long && self.ring.is_some() {
+            self.start_ticks = clock::ticks();
+            self.waited_ticks = 0;
+        }
     }
 
-    /// A look in vain, with a moment's rest: the line that is looked at is left to the peer that is writing it.
+    /// A look in vain, or at what is not done yet, with a moment's rest: the line that is looked at is left to the peer
+    /// that is writing it. `is_waiting`: nothing moved.
     #[inline]
-    pub fn look(&mut self) {
+    pub fn look(&mut self, is_waiting: bool) {
         if self.ring.is_none() {
             return std::hint::spin_loop();
         }
+        let before = self.look_ticks.max(self.start_ticks);
         self.look_ticks = clock::ticks();
         if self.start_ticks == 0 {
             self.start_ticks = self.look_ticks;
+        } else if is_waiting {
+            self.waited_ticks += self.look_ticks.saturating_sub(before);
+        }
+    }
+
+    /// A look at the front of a queue, for the trace.
+    #[inline]
+    pub fn look_queued(&mut self, is_waiting: bool) {
+        if self.is_tracing() {
+            self.look(is_waiting);
         }
     }
 
@@ -241,6 +290,7 @@ impl Recorder {
         if self.ring.is_some() {
             self.start_ticks = if self.follows { self.end_ticks } else { clock::ticks() };
             self.look_ticks = 0;
+            self.waited_ticks = 0;
         }
     }
 
@@ -353,12 +403,12 @@ mod tests {
         let mut recorder = recorder();
         recorder.begin(false);
         let before = clock::ticks();
-        recorder.look();
-        recorder.look();
+        recorder.look(true);
+        recorder.look(true);
         let after = clock::ticks();
         recorder.end(SMALL, 1, Ended::ByLook, SoFar::default());
         recorder.begin(true);
-        recorder.look();
+        recorder.look(true);
         recorder.end(SMALL, 2, Ended::Now, SoFar::default());
         let [waited, long] = recorder.records()[..] else { panic!("two records") };
         assert!(before <= waited.start_ticks && waited.start_ticks < waited.end_ticks);
@@ -409,7 +459,7 @@ mod tests {
     fn switched_off_it_notes_nothing() {
         let mut recorder = Recorder::new(0, 0, 1).unwrap();
         recorder.begin(true);
-        recorder.look();
+        recorder.look(true);
         recorder.end(SMALL, 1, Ended::ByLook, SoFar::default());
         recorder.begin_queued();
         recorder.end_run(64, SoFar { lone_bytes: 100, collectives: 0 });
