@@ -8,8 +8,9 @@ use crate::system::thread;
 
 /// What a birth takes of the address space at most, and more than that.
 const BIRTH_BYTES: usize = 16 << 20;
-/// What UCX takes when it begins, on a machine with many interfaces, and more than that.
-const NETWORK_BYTES: usize = 64 << 20;
+/// What UCX takes when it begins, on a machine with many interfaces, and more than that: its thread's stack and heap
+/// alone take half of it.
+const NETWORK_BYTES: usize = 192 << 20;
 const NETWORK_FILES: usize = 48;
 
 /// Whether there is room for a birth.

@@ -1,7 +1,7 @@
 //! Seeds that failed once, and how many seeds a run takes.
 
 /// The seeds of `test` in the corpus: lines of a test's name and a seed, `#` for remarks.
-pub fn seeds(test: &str) -> Vec<u64> {
+pub(crate) fn seeds(test: &str) -> Vec<u64> {
     include_str!("../corpus/seeds.txt")
         .lines()
         .map(|line| line.split('#').next().unwrap_or_default())
@@ -13,7 +13,7 @@ pub fn seeds(test: &str) -> Vec<u64> {
 }
 
 /// How many fresh seeds to run: `SHOAL_TEST_SEEDS`, or `full` of a campaign, or the usual share.
-pub fn seed_count(usual: u64, full: u64) -> u64 {
+pub(crate) fn seed_count(usual: u64, full: u64) -> u64 {
     if let Some(count) = std::env::var("SHOAL_TEST_SEEDS").ok().and_then(|text| text.parse().ok()) {
         return count;
     }
@@ -21,7 +21,7 @@ pub fn seed_count(usual: u64, full: u64) -> u64 {
 }
 
 /// The corpus of `test`, then fresh seeds; only `SHOAL_TEST_SEED` if that is set.
-pub fn plan(test: &str, usual: u64, full: u64) -> Vec<u64> {
+pub(crate) fn plan(test: &str, usual: u64, full: u64) -> Vec<u64> {
     if let Some(seed) = std::env::var("SHOAL_TEST_SEED").ok().and_then(|text| text.parse().ok()) {
         return vec![seed];
     }

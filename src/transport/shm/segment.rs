@@ -213,7 +213,8 @@ impl Segment {
         };
         let rings = live(&self.rings);
         let spare_bytes = sum(rings.clone(), pages(data_start(self.layout.shape)));
-        let all = sum(rings, 0) + sum(live(&self.inboxes), 0) + self.front.resident_bytes(0);
+        let lasting = [live(&self.inboxes), live(&self.records)].map(|part| sum(part, 0));
+        let all = sum(rings, 0) + lasting.iter().sum::<u64>() + self.front.resident_bytes(0);
         Taken { lasting_bytes: all - spare_bytes.min(all), spare_bytes }
     }
 

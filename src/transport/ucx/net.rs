@@ -437,7 +437,8 @@ impl Inner {
         };
         let (kind, total) = match header.kind {
             Kind::Leave => (Kind::Arrived, 0),
-            Kind::Packet | Kind::Watch => (Kind::Leave, how_to(how)),
+            // Who says where it stands waits, and does not ask again.
+            Kind::Packet | Kind::Watch | Kind::Stand => (Kind::Leave, how_to(how)),
             _ => return,
         };
         let answer = Header {
