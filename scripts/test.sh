@@ -31,7 +31,7 @@ fi
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 ignored=()
-if [ "$run_ignored" = all ]; then ignored=(-- --include-ignored); fi
+if [ "$run_ignored" = all ]; then ignored=(-- --include-ignored --skip nvidias --skip the_release_); fi
 bounded 2400 cargo test --locked --no-run
 status=0
 bounded "$limit_s" cargo test --locked --no-fail-fast "${ignored[@]}" 2>&1 | tee "$log" || status=$?

@@ -182,7 +182,10 @@ pub fn join(handle: usize, make: impl FnOnce(u32, u32) -> Option<Op>) -> bool {
 /// The short way for a lone call on a communicator that this thread has at hand, and on the NULL stream: what became
 /// of it. `None`: nothing has happened, and the call has to go the long way.
 #[inline(always)]
-pub fn pass(handle: usize, make: impl FnOnce(u32, u32) -> Option<Op>) -> Option<Result<()>> {
+pub fn pass(
+    handle: usize,
+    make: impl FnOnce(u32, u32) -> Option<Op>,
+) -> Option<std::result::Result<(), Box<Error>>> {
     let passed = local::with(|thread: &Thread| {
         if thread.depth.get() != 0 || handle == 0 {
             return None;
@@ -197,7 +200,8 @@ pub fn pass(handle: usize, make: impl FnOnce(u32, u32) -> Option<Op>) -> Option<
         let op = make(comm.rank(), comm.ranks())?;
         match op.shape.kind.is_point_to_point() {
             true => endpoint.pass(&op).then_some(Ok(())),
-            false => Some(endpoint.run(std::slice::from_ref(&op))),
+            // Boxed, since an error is long and what goes well has to be carried past it.
+            false => Some(endpoint.run(std::slice::from_ref(&op)).map_err(Box::new)),
         }
     });
     passed.flatten()

@@ -19,13 +19,13 @@ pub(super) fn grouped(call: &'static str, body: impl FnOnce() -> Result<()>) -> 
 /// What `body` answers; if that is nothing, `otherwise`, which has its own wall.
 #[inline(always)]
 pub(super) fn unless(
-    body: impl FnOnce() -> Option<Result<()>>,
+    body: impl FnOnce() -> Option<std::result::Result<(), Box<Error>>>,
     otherwise: impl FnOnce() -> ResultNumber,
 ) -> ResultNumber {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Some(Ok(()))) => Code::Success as ResultNumber,
         Ok(None) => otherwise(),
-        Ok(Some(Err(error))) => fail(error),
+        Ok(Some(Err(error))) => fail(*error),
         Err(payload) => fail(broken("a call", payload)),
     }
 }

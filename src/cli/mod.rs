@@ -10,6 +10,7 @@
 //! | [`table`] | `shoal table`: checks tables, compares them, exchanges choices with stock NCCL's tuner |
 //! | [`doctor`] | `shoal doctor`: what this machine offers, what is wrong, what to do |
 //! | [`model`] | `shoal model`: what a training job should communicate |
+//! | [`report`] | `shoal report`: what a job communicated, by its traces |
 //! | [`mod@self::run`] | `shoal run`: starts a job with the library preloaded |
 //! | [`simulate`] | `shoal simulate`: thousands of ranks on paper |
 //! | [`canary`] | how far the cores are apart right now |
@@ -17,6 +18,11 @@
 //! | `board` | where the ranks of a run meet, without a call into what is measured |
 //! | `library` | NCCL's C interface, loaded at run time |
 //! | `machine` | cores, shared memory, clocks |
+
+/// What `println!` prints. A full disk or a reader that has gone away is a failure of the command, and no panic.
+macro_rules! put_line {
+    ($($words:tt)*) => { $crate::cli::print(&format!("{}\n", format_args!($($words)*)))? };
+}
 
 pub mod bench;
 mod board;
@@ -29,6 +35,7 @@ mod machine;
 pub mod model;
 pub mod peers;
 pub mod plot;
+pub mod report;
 pub mod run;
 pub mod simulate;
 pub mod table;
@@ -69,6 +76,8 @@ pub enum Command {
     Run(run::Options),
     /// Run the schedules of thousands of ranks on paper.
     Simulate(Box<simulate::options::Options>),
+    /// Say what a job communicated, by its traces.
+    Report(report::Options),
     /// Say what a training job should communicate.
     Model(Box<model::Options>),
 }
@@ -92,7 +101,7 @@ impl From<std::io::Error> for Failure {
 /// Prints to standard output, from which the reader may have gone away.
 ///
 /// # Errors
-/// Nobody reads it.
+/// Nobody reads it, or it goes into a file and the disk is full.
 fn print(text: &str) -> Result<(), Failure> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
@@ -112,6 +121,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Command::Doctor(options) => doctor::run(options),
         Command::Run(options) => run::run(options),
         Command::Simulate(options) => simulate::run(options),
+        Command::Report(options) => report::run(options),
         Command::Model(options) => model::run(options),
     };
     match outcome {
