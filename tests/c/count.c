@@ -54,15 +54,6 @@ __attribute__((noinline)) void counted_empty(void) {
   CHECK(ncclAllReduce(source[0], target[0], 0, ncclFloat, ncclSum, comms[0], NULL) == ncclSuccess);
 }
 
-/* The same of another shape than the call before: its plan is looked up. */
-__attribute__((noinline)) void counted_found(void) {
-  CHECK(ncclAllReduce(source[0], target[0], 0, ncclFloat, ncclSum, comms[0], NULL) == ncclSuccess);
-}
-
-static void other_shape(void) {
-  CHECK(ncclAllReduce(source[0], target[0], 0, ncclInt, ncclSum, comms[0], NULL) == ncclSuccess);
-}
-
 static void nothing(void) {}
 static void warm_send(void) { CHECK(ncclSend(source[0], 2, ncclFloat, 1, comms[0], NULL) == ncclSuccess); }
 static void warm_receive(void) { CHECK(ncclRecv(target[1], 2, ncclFloat, 0, comms[1], NULL) == ncclSuccess); }
@@ -92,7 +83,6 @@ static const struct {
     {"receive-64", warm_send_64, counted_receive_64, nothing, warm_receive_64},
     {"allreduce", other_comes, counted_allreduce, other_leaves, warm_allreduce},
     {"empty", nothing, counted_empty, nothing, nothing},
-    {"found", other_shape, counted_found, nothing, counted_found},
 };
 
 int main(int count, char** words) {
