@@ -9,6 +9,7 @@ TRAIN_RECORD ?= benches/records/$(shell date -u +%F)-train.jsonl
 .PHONY: wheel torch torch-check torch-own-tests torch-bench train-check
 wheel: ## the Python package, for Python 3.10 and glibc 2.28 or newer, into target/wheel
 	@test -e $(RELEASE)/libshoal.so -a -x $(RELEASE)/shoal || $(MAKE) release
+	rm -rf python/build target/wheel
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir target/wheel ./python
 
 torch:

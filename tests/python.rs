@@ -60,7 +60,7 @@ fn what_is_not_there_is_named_with_the_remedy() {
 
 #[test]
 fn the_packages_command_is_ours() {
-    let (is_well, said) = python(&home("command"), &["-m", "shoal.command", "--version"]);
+    let (is_well, said) = python(&home("command"), &["-m", "shoal", "--version"]);
     assert!(is_well && said.trim() == format!("shoal {}", env!("CARGO_PKG_VERSION")), "{said}");
 }
 

@@ -175,6 +175,7 @@ pub(crate) const EDGES: &[(&str, &[&str])] = &[
             "abi",
             "simulate",
             "model",
+            "stock",
         ],
     ),
 ];

@@ -1,5 +1,6 @@
 """What the job's Python has: `stock` prints the path of its NCCL; a framework's name loads that and says whose it got."""
 
+import ctypes
 import glob
 import importlib
 import importlib.metadata
@@ -21,44 +22,50 @@ def stock():
     return ""
 
 
-def loaded():
-    """The NCCLs in this process."""
-    with open("/proc/self/maps", encoding="utf-8") as maps:
-        paths = {line.split(maxsplit=5)[5].strip() for line in maps if line.count("/") > 0}
-    names = ("libnccl.so", "libshoal.so")
-    return sorted(path for path in paths if os.path.basename(path).startswith(names))
+def address(library, name):
+    """Where a function of a library lies."""
+    return ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+
+
+def is_first():
+    """Whether who is linked with NCCL is bound to ours, even if another one is loaded behind it."""
+    ours = ctypes.CDLL(sys.argv[2])
+    return address(ctypes.CDLL(None), "ncclGetVersion") == address(ours, "ncclGetVersion")
+
+
+def is_opened(name):
+    """Whether who opens NCCL by this name gets ours."""
+    return hasattr(ctypes.CDLL(name), "shoalStreamCreate")
 
 
 def torch():
-    """Its own library wants libnccl.so.2 by name; the extension of c10d is in it."""
+    """Its library is linked with libnccl.so.2; the wheels also load NVIDIA's by its path, which then lies idle."""
     module = importlib.import_module("torch")
     if not module.distributed.is_available() or not module.distributed.is_nccl_available():
         return None, "has no NCCL; for tensors in host memory: import shoal.torch, init_process_group(\"shoal\")"
-    return True, "takes it, also where there is no GPU to run it on"
+    return is_first(), "linked with NCCL"
 
 
 def cupy():
     """A module of its own, linked with libnccl.so.2."""
     importlib.import_module("cupy_backends.cuda.libs.nccl")
-    return True, "takes it"
+    return is_first(), "linked with NCCL"
 
 
 def jax():
     """Its plugin opens libnccl.so.2 by name, when it first communicates."""
     if not any(importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in (12, 13)):
         return None, "has no CUDA plugin, so it asks for no NCCL"
-    import ctypes
-
-    ctypes.CDLL("libnccl.so.2")
-    return True, "opens libnccl.so.2 by name, which is this one"
+    return is_opened("libnccl.so.2"), "opens NCCL by name"
 
 
 def vllm():
     """It opens VLLM_NCCL_SO_PATH, else libnccl.so.2 by name."""
-    import ctypes
-
-    ctypes.CDLL(os.environ.get("VLLM_NCCL_SO_PATH") or "libnccl.so.2")
-    return True, "opens this one (`shoal run` sets VLLM_NCCL_SO_PATH where it is set)"
+    name = os.environ.get("VLLM_NCCL_SO_PATH") or "libnccl.so.2"
+    if is_opened(name):
+        return True, f"opens {name}"
+    # `shoal run` sets the variable anew.
+    return True, f"opens {name}, in place of which `shoal run` names this library"
 
 
 def main():
@@ -71,12 +78,10 @@ def main():
         takes, text = None, "is not installed"
     else:
         takes, text = globals()[question]()
-        version = "" if question == "cupy" else importlib.metadata.version(question)
-        text = f"{version}: {text}".removeprefix(": ")
-        ours = os.path.realpath(sys.argv[2])
-        others = [path for path in loaded() if os.path.realpath(path) != ours]
-        if takes and others:
-            takes, text = False, f"{version} loads {', '.join(others)} past it; tell us with this line"
+        if question != "cupy":
+            text = f"{importlib.metadata.version(question)}, {text}"
+        if takes is not None:
+            text += ": takes this library" if takes else ": gets another NCCL; is something else preloaded before it?"
     print(json.dumps({"takes": takes, "text": text}))
 
 
