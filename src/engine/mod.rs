@@ -38,7 +38,7 @@ use crate::tune::estimate;
 use crate::tune::table::Table;
 use act::Hands;
 use cache::{Cache, PlanId};
-use compile::{Part, Work};
+use compile::Part;
 use counts::Counter;
 use one_sided::OneSided;
 use run::{Advance, Run};
@@ -495,16 +495,14 @@ impl<T: Transport, D: Device> Engine<T, D> {
     /// says where it stands, and looks where those stand that it waits for.
     fn compare_standings(&mut self) {
         let Some((part, is_begun)) = self.running() else { return };
-        let own = match (&part.work, is_begun) {
-            (Work::Collective(collective), true) => Some(self.hands.numbered(collective.head)),
-            _ => None,
-        };
+        let own = if is_begun { self.run.stands_at(part) } else { None };
         let waited_for = self.waited_for();
         let bit = |rank: u32| 1_u64.checked_shl(rank).unwrap_or(0);
-        if let Some(head) = own {
-            let waits_for = waited_for.iter().fold(0, |bits, peer| bits | bit(*peer));
-            self.hands.transport.stand(Standing { head, waits_for });
+        if let Some((head, peers)) = &own {
+            let waits_for = peers.iter().fold(0, |bits, peer| bits | bit(*peer));
+            self.hands.transport.stand(Standing { head: *head, waits_for });
         }
+        let own = own.map(|(head, _)| head);
         for peer in waited_for {
             let Some(theirs) = self.hands.transport.standing(peer) else { continue };
             let number = head::sequence(theirs.head);
@@ -538,7 +536,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
     /// What runs, and whether it has begun.
     fn running(&self) -> Option<(&Part, bool)> {
         let job = self.queue.front().filter(|job| job.one_sided.is_none())?;
-        let part = self.cache.get(job.plan).parts.get(self.run.part())?;
+        let part = self.run.part(self.cache.get(job.plan))?;
         Some((part, job.has_started))
     }
 
@@ -567,7 +565,9 @@ impl<T: Transport, D: Device> Engine<T, D> {
         }
         let Some(job) = self.queue.front() else { return "nothing".into() };
         let Some((part, is_begun)) = self.running() else { return "nothing".into() };
-        let number = self.hands.collective_count.wrapping_sub(u32::from(is_begun));
-        part.describe(&job.ops, number)
+        match self.run.stands_at(part).filter(|_| is_begun) {
+            Some((head, _)) => head::describe(head),
+            None => part.describe(&job.ops, self.hands.collective_count),
+        }
     }
 }
