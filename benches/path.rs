@@ -25,6 +25,17 @@ const CALLS: &[(&str, Kind, usize)] = &[
     ("allgather of 2 floats", Kind::AllGather, 2),
 ];
 
+/// What makes shapes differ.
+const TYPES: &[DataType] = &[
+    DataType::Int8,
+    DataType::Int32,
+    DataType::Int64,
+    DataType::Float16,
+    DataType::Float32,
+    DataType::Float64,
+];
+const REDUCTIONS: [Reduction; 4] = [Reduction::Sum, Reduction::Prod, Reduction::Max, Reduction::Min];
+
 /// Elements of an allreduce through the C interface: a name and how many.
 const ENTRIES: &[(&str, usize)] = &[("allreduce of nothing", 0), ("allreduce of 2 floats", 2)];
 
@@ -85,6 +96,22 @@ fn calls(criterion: &mut Criterion) {
             bencher.iter(|| group::submit("bench", &comm, 0, black_box(&op), None).expect("it runs"));
         });
     }
+    // What differs from the first line: plans that are found by their shape, not as the one of the call before.
+    let nothing = op(Kind::AllReduce, 0, &mut source, &mut target);
+    let shapes: Vec<Op> = TYPES
+        .iter()
+        .flat_map(|data_type| {
+            REDUCTIONS.map(|reduction| Shape { data_type: *data_type, reduction, ..nothing.shape })
+        })
+        .map(|shape| Op { shape, ..nothing })
+        .collect();
+    let mut turn = shapes.iter().cycle();
+    bench.bench_function("allreduces of nothing, 24 shapes in turn", |bencher| {
+        bencher.iter(|| {
+            let next = turn.next().expect("there are 24");
+            group::submit("bench", &comm, 0, black_box(next), None).expect("it runs");
+        });
+    });
     let send = op(Kind::Send, 2, &mut source, &mut target);
     let receive = op(Kind::Recv, 2, &mut source, &mut target);
     bench.bench_function("group of 64 messages to oneself", |bencher| {
@@ -150,6 +177,26 @@ fn plans(criterion: &mut Criterion) {
     bench.finish();
 }
 
+/// The first plan of every form, for 1,024 ranks on hosts of 8 and 16 MiB in all: the longest plans that are usual.
+fn first_plans(criterion: &mut Criterion) {
+    let mut bench = criterion.benchmark_group("first plan of 1024 ranks");
+    bench
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(50))
+        .measurement_time(Duration::from_millis(150));
+    let hosts = Hosts::of((0..1024).map(|rank| rank / 8).collect());
+    for algorithm in Algorithm::ALL {
+        for kind in Kind::ALL.into_iter().filter(|kind| algorithm.serves(*kind)) {
+            let call = call_of(kind, 16 << 20, DataType::Float32, 1024);
+            bench.bench_function(format!("{}, {}", kind.name(), algorithm.name()), |bencher| {
+                bencher
+                    .iter(|| schedule::plan(algorithm, black_box(&call), 0, &hosts).expect("it has a form"));
+            });
+        }
+    }
+    bench.finish();
+}
+
 /// Of what a new shape of a call costs the part that decides.
 fn choices(criterion: &mut Criterion) {
     let mut bench = criterion.benchmark_group("choice");
@@ -193,5 +240,5 @@ fn births(criterion: &mut Criterion) {
     bench.finish();
 }
 
-criterion_group!(benches, calls, entries, plans, choices, births);
+criterion_group!(benches, calls, entries, plans, first_plans, choices, births);
 criterion_main!(benches);

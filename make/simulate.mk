@@ -1,6 +1,6 @@
 # What is simulated: the pictures of docs/regions, and the fit of docs/simulate.md to what was measured.
 REGIONS_OPERATIONS ?= allreduce reduce broadcast allgather reducescatter alltoall gather scatter
-REGIONS_MACHINES ?= cluster flat host
+REGIONS_MACHINES ?= cluster six flat host
 REGIONS_RANKS ?= 256
 SIMULATE_RECORD ?= $(lastword $(sort $(wildcard benches/records/*-simulate.jsonl)))
 

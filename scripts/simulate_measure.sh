@@ -15,7 +15,7 @@ algorithms() {
     allreduce) echo exchange two-shot ring tree tree4 tree8 double-tree doubling rabenseifner bruck pairwise ;;
     reduce) echo exchange two-shot ring tree tree4 tree8 double-tree doubling rabenseifner ;;
     broadcast) echo exchange two-shot ring tree tree4 tree8 double-tree bruck ;;
-    allgather) echo exchange ring tree tree4 tree8 doubling bruck pairwise pat ;;
+    allgather) echo exchange ring tree tree8 doubling bruck pairwise pat ;;
     reducescatter) echo exchange ring rabenseifner bruck pairwise pat ;;
     alltoall) echo exchange bruck pairwise ;;
     gather | scatter) echo exchange tree tree4 tree8 ;;

@@ -93,10 +93,10 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row("SHOAL_TIMEOUT", &[], "0", "seconds until a wait for data of a live peer is an error; 0: never"),
     row(
-        "SHOAL_WARN_AFTER",
+        "SHOAL_STALL_SECONDS",
         &[],
         "10",
-        "seconds until a long wait is logged, with the operation and the missing peers",
+        "seconds until a wait gets a verdict in the log, then every minute: who is missing, and what it does; 0: never",
     ),
     row("SHOAL_HOSTID", &["NCCL_HOSTID"], "", "ranks with different values count as on different hosts"),
     row("SHOAL_SECRET", &[], "", "the secret that peers prove when NCCL_COMM_ID is used"),
@@ -178,6 +178,18 @@ pub const SETTINGS: &[Setting] = &[
         "1024",
         "of how many batches each communicator keeps a record, 64 bytes each, rounded up to a power of two; 0: of none",
     ),
+    row(
+        "SHOAL_TRACE",
+        &[],
+        "",
+        "a folder in which each rank of each communicator keeps everything it does in a file (docs/trace.md); empty: none",
+    ),
+    row(
+        "SHOAL_TRACE_BYTES",
+        &[],
+        "1073741824",
+        "how long such a file may grow; what comes behind is counted",
+    ),
     row("SHOAL_DEVICE", &[], "auto", "host, cuda or auto"),
 ];
 
@@ -208,7 +220,8 @@ pub struct Config {
     pub ring_bytes: usize,
     pub init_timeout: Duration,
     pub timeout: Option<Duration>,
-    pub warn_after: Duration,
+    /// `None`: never.
+    pub stall: Option<Duration>,
     pub host_id: String,
     pub secret: String,
     /// `None`: as each communicator's caller says.
@@ -232,6 +245,8 @@ pub struct Config {
     pub table: String,
     pub deterministic: bool,
     pub records: usize,
+    pub trace: String,
+    pub trace_bytes: u64,
     pub device: String,
     /// Names and values that could not be understood, one sentence each; logged once.
     pub complaints: Vec<String>,
@@ -266,7 +281,7 @@ impl Config {
             ring_bytes: reader.within("SHOAL_RING_BYTES", 8192, 1 << 30).next_power_of_two(),
             init_timeout: Duration::from_secs(reader.number("SHOAL_INIT_TIMEOUT")),
             timeout: Some(reader.number("SHOAL_TIMEOUT")).filter(|s| *s > 0).map(Duration::from_secs),
-            warn_after: Duration::from_secs(reader.number("SHOAL_WARN_AFTER")),
+            stall: Some(reader.number("SHOAL_STALL_SECONDS")).filter(|s| *s > 0).map(Duration::from_secs),
             host_id: reader.text("SHOAL_HOSTID"),
             secret: reader.text("SHOAL_SECRET"),
             comm_blocking: reader.auto::<u8>("SHOAL_COMM_BLOCKING").map(|value| value != 0),
@@ -286,6 +301,8 @@ impl Config {
             table: reader.text("SHOAL_TABLE"),
             deterministic: reader.number::<u8>("SHOAL_DETERMINISTIC") != 0,
             records: reader.number("SHOAL_RECORDS"),
+            trace: reader.text("SHOAL_TRACE"),
+            trace_bytes: reader.number("SHOAL_TRACE_BYTES"),
             device: reader.text("SHOAL_DEVICE"),
             complaints: Vec::new(),
             notes: Vec::new(),

@@ -99,6 +99,25 @@ impl Error {
         Error::System { attempt: attempt.to_string(), cause: cause.to_string(), remedy: remedy.to_string() }
     }
 
+    /// A system call that failed, or that is forbidden here: then no limit helps, but leave for `calls`.
+    pub fn refused(
+        attempt: impl Display,
+        cause: &std::io::Error,
+        calls: &str,
+        remedy: impl Display,
+    ) -> Error {
+        use std::io::ErrorKind::{PermissionDenied, Unsupported};
+        match cause.kind() {
+            PermissionDenied | Unsupported => {
+                let remedy = format!(
+                    "allow {calls}, which a filter of system calls (a container's, say) forbids here"
+                );
+                Error::system(attempt, cause, remedy)
+            }
+            _ => Error::system(attempt, cause, remedy),
+        }
+    }
+
     /// The same, of the function that the caller knows: several functions share what found it.
     #[must_use]
     pub fn of_call(self, name: &'static str) -> Error {

@@ -179,24 +179,32 @@ pub fn join(handle: usize, make: impl FnOnce(u32, u32) -> Option<Op>) -> bool {
     joined.unwrap_or(false)
 }
 
-/// The short way for a lone message on the communicator of the call before, and on the NULL stream. `false`:
-/// nothing has happened, and the call has to go the long way.
+/// The short way for a lone call on a communicator that this thread has at hand, and on the NULL stream: what became
+/// of it. `None`: nothing has happened, and the call has to go the long way.
 #[inline(always)]
-pub fn pass(handle: usize, make: impl FnOnce(u32, u32) -> Option<Op>) -> bool {
+pub fn pass(
+    handle: usize,
+    make: impl FnOnce(u32, u32) -> Option<Op>,
+) -> Option<std::result::Result<(), Box<Error>>> {
     let passed = local::with(|thread: &Thread| {
         if thread.depth.get() != 0 || handle == 0 {
-            return false;
+            return None;
         }
-        let Ok(group) = thread.group.try_borrow() else { return false };
-        let Some(basket) = group.find(handle) else { return false };
-        let comm = &basket.comm;
+        // It stays borrowed while the call waits: nothing on the way looks for another group.
+        let group = thread.group.try_borrow().ok()?;
+        let comm = &group.find(handle)?.comm;
         if !handle::is_live(handle) {
-            return false;
+            return None;
         }
-        let Some(endpoint) = comm.usable_endpoint() else { return false };
-        make(comm.rank(), comm.ranks()).is_some_and(|op| endpoint.pass(&op))
+        let endpoint = comm.usable_endpoint()?;
+        let op = make(comm.rank(), comm.ranks())?;
+        match op.shape.kind.is_point_to_point() {
+            true => endpoint.pass(&op).then_some(Ok(())),
+            // Boxed, since an error is long and what goes well has to be carried past it.
+            false => Some(endpoint.run(std::slice::from_ref(&op)).map_err(Box::new)),
+        }
     });
-    passed.unwrap_or(false)
+    passed.flatten()
 }
 
 /// Adds a checked call to the open group, or runs it as a batch of one. `handle` is the communicator's number,
@@ -212,7 +220,7 @@ pub fn submit(call: &'static str, comm: &Arc<Comm>, handle: usize, op: &Op, stre
     }
     match stream {
         None => {
-            if handle != 0 && op.shape.kind.is_point_to_point() {
+            if handle != 0 {
                 // A thread that is ending keeps nothing.
                 find_thread(|thread| thread.group.borrow_mut().keep(comm, handle));
             }

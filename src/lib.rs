@@ -22,7 +22,7 @@
 //! | [`device`] | one trait; `host` behind it: copies and reductions |
 //! | [`stock`] | stock NCCL, as yet its version alone |
 //! | [`topology`] | hosts and ranks, as facts |
-//! | [`trace`] | what happened: the log, and a record of every batch |
+//! | [`trace`] | what happened: the log, a record of every batch, the verdict on a hang; the trace that keeps everything, and the report on it |
 //! | [`system`] | the thin unsafe rest: shared maps, locks, futexes, copies between processes |
 //! | [`op`], [`error`], [`config`] | shared words |
 //! | [`cli`] | the `shoal` command |
@@ -55,8 +55,10 @@
 //!   (`transport::shm::help`). So a peer writes this rank's memory, by its leave: what the receiver withdraws on
 //!   Abort is a page that each such copy has to write first (`system::permit`). What is combined always streams.
 //! - A rank in a long wait says in shared memory where it stands ([`transport::Standing`]): ranks that all wait
-//!   for each other in different calls exchange no packet by which they would notice.
-//! - A lone small message takes a short way: it is one packet, so its plan would say nothing ([`engine::Pass`]). And a
+//!   for each other in different calls exchange no packet by which they would notice. What a rank did last lies there as
+//!   well, so that a verdict on who is missing ([`trace::verdict`]) needs no answer from anybody.
+//! - A lone small message takes a short way: it is one packet, so its plan would say nothing ([`engine::Pass`]). A lone
+//!   collective comes in the same way, and those of its lanes that are one packet are tried before any other. And a
 //!   call on the communicator of the call before joins the open group by one look at the thread's own memory
 //!   (`system::local`, [`group::join`]); what is unusual about a call sends it the long way, which has the words.
 //!   Both do what the long way does, in the same order on the same lines.

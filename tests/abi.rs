@@ -16,8 +16,8 @@ use std::process::Command;
 
 use built::library;
 
-use object::elf::{DT_NEEDED, DT_SONAME, DynamicTag, FileHeader64, STB_GLOBAL, STB_WEAK, SymbolBind};
-use object::read::elf::{Dyn, FileHeader, SectionHeader, Sym};
+use object::elf::{DT_NEEDED, DT_SONAME, DynamicTag, FileHeader64, PT_TLS, STB_GLOBAL, STB_WEAK, SymbolBind};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader, SectionHeader, Sym};
 
 const C: [&str; 2] = ["cc", "-std=c99"];
 const CPP: [&str; 4] = ["c++", "-std=c++11", "-x", "c++"];
@@ -119,6 +119,18 @@ fn the_interface_leaves_the_library_and_nothing_else_does() {
         let expected = if kept.contains(&format!("p{name}")) { STB_WEAK } else { STB_GLOBAL };
         assert_eq!(*binding, expected, "{name}");
     }
+}
+
+/// Of what glibc keeps for libraries that are opened late, about 1,600 bytes a thread, others take their part.
+#[test]
+fn who_opens_the_library_late_finds_room_for_its_threads() {
+    let file = fs::read(library()).expect("it exists");
+    let header = FileHeader64::<object::Endianness>::parse(file.as_slice()).expect("an ELF file");
+    let endian = header.endian().expect("an ELF file");
+    let parts = header.program_headers(endian, file.as_slice()).expect("program headers");
+    let own_bytes: u64 =
+        parts.iter().filter(|part| part.p_type(endian) == PT_TLS).map(|part| part.p_memsz(endian)).sum();
+    assert!(own_bytes <= 400, "{own_bytes} bytes");
 }
 
 #[test]

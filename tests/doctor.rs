@@ -116,6 +116,17 @@ fn this_machine_has_no_fault_and_every_fact_is_there() {
 }
 
 #[test]
+fn a_full_disk_is_a_failure_and_no_panic() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("it is always there");
+    for format in ["text", "json"] {
+        let mut command = doctor("", &["--format", format]);
+        let output = command.stdout(full.try_clone().expect("a descriptor")).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "shoal: No space left on device (os error 28)\n");
+    }
+}
+
+#[test]
 fn settings_are_shown_with_where_they_come_from() {
     let file = "# of all jobs\nNCCL_BUFFSIZE=65536\nSHOAL_SECRET=hush\nSHOAL_DEBG=INFO\nNCCL_DEBUG=INFO\n";
     let home = plant("home", &[(".nccl.conf", file)]);
@@ -145,7 +156,7 @@ fn settings_are_shown_with_where_they_come_from() {
     let text = String::from_utf8_lossy(&text);
     for words in [
         format!("SHOAL_RING_BYTES=65536 (NCCL_BUFFSIZE, {file}:2)"),
-        "SHOAL_WARN_AFTER=10 (default)".into(),
+        "SHOAL_STALL_SECONDS=10 (default)".into(),
         format!("{file}: 4 settings were read"),
         "NCCL_IB_HCA=mlx5_0 is ignored: ".into(),
         "NCCL_P2P_DISABLE=1 counts as SHOAL_CMA=0, SHOAL_MAPPED=0".into(),

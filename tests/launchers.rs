@@ -1,5 +1,5 @@
-//! `shoal bench` as ranks that others start: by mpirun of Open MPI and of MPICH, and by the environments that
-//! torchrun and Slurm give. It measures this library, and every result is checked.
+//! `shoal bench` and `shoal tune` as ranks that others start: by mpirun of Open MPI and of MPICH, and by the
+//! environments that torchrun and Slurm give. They measure this library, and every result is checked.
 
 #[path = "common/built.rs"]
 mod built;
@@ -76,12 +76,41 @@ fn ranks_behind_a_script_join() {
     is_measured(&mpirun("mpirun.openmpi", &OPEN_MPI, &script));
 }
 
+/// A table is written by rank 0. Ranks that say different hosts talk over the network, and have rows of their own.
+#[test]
+fn ranks_of_open_mpi_tune() {
+    let name = format!("launched-{}.toml", std::process::id());
+    let table = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let script = ["sh", "-c", "SHOAL_HOSTID=$((OMPI_COMM_WORLD_RANK / 2)) exec \"$@\"", "script", PROGRAM];
+    for program in [&[PROGRAM][..], &script] {
+        let mut command = clean("timeout");
+        command
+            .args(["--kill-after=5", "60", "mpirun.openmpi"])
+            .args(OPEN_MPI)
+            .args(["-n", "3"])
+            .args(program);
+        command.args(["tune", "--op", "allreduce", "--sizes", "64", "--budget", "3s", "--fresh", "--output"]);
+        let output = command.arg(&table).arg("--library").arg(library()).output().expect("it starts");
+        let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && said.matches("best single").count() == 1, "{said}{told}");
+    }
+    let written = std::fs::read_to_string(&table).expect("a table");
+    for place in ["ranks = 3\nhosts = 1\n", "ranks = 3\nhosts = 2\nranks_per_host = 2\n"] {
+        assert!(written.contains(place), "{written}");
+    }
+    let _ = std::fs::remove_file(&table);
+}
+
 /// Starts the ranks as a launcher would: each with what all are told, and with what it alone is told.
 fn with_environment(all: &[(&str, &str)], own: &[&str]) -> Output {
+    started(&CASES, all, own)
+}
+
+fn started(words: &[&str], all: &[(&str, &str)], own: &[&str]) -> Output {
     let mut children: Vec<Child> = (0..RANKS)
         .map(|rank| {
             let mut command = clean("timeout");
-            command.args(["--kill-after=5", "60", PROGRAM]).args(CASES).arg("--library").arg(library());
+            command.args(["--kill-after=5", "60", PROGRAM]).args(words).arg("--library").arg(library());
             command.envs(all.iter().copied()).envs(own.iter().map(|name| (name, rank.to_string())));
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
         })
@@ -110,6 +139,14 @@ fn ranks_of_torchrun_join() {
         ("LOCAL_WORLD_SIZE", "3"),
     ];
     is_measured(&with_environment(&all, &["RANK", "LOCAL_RANK"]));
+    let name = format!("torchrun-{}.toml", std::process::id());
+    let table = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name).display().to_string();
+    let words =
+        ["tune", "--op", "allreduce", "--sizes", "64", "--budget", "3s", "--fresh", "--output", &table];
+    let output = started(&words, &all, &["RANK", "LOCAL_RANK"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(std::fs::read_to_string(&table).expect("a table").contains("ranks = 3\n"));
+    let _ = std::fs::remove_file(&table);
     // Inside of a job of Slurm, which started torchrun once on this machine.
     let slurm = [("SLURM_PROCID", "0"), ("SLURM_NTASKS", "1"), ("SLURM_JOB_ID", "7"), ("SLURM_STEP_ID", "0")];
     let both: Vec<_> = all.iter().chain(&slurm).copied().collect();

@@ -55,6 +55,17 @@ fn who_opens_the_library_may_close_it() {
 }
 
 #[test]
+fn copies_of_the_library_work_side_by_side() {
+    let (own, copy) = (workshop().join("libnccl.so.2"), workshop().join("copy.so"));
+    std::fs::copy(&own, &copy).expect("the folder is ours");
+    let mut command = Command::new(build("opened"));
+    command.arg(own).arg(&copy);
+    let _turn = take_turn();
+    run("two copies", command, LIMIT);
+    std::fs::remove_file(copy).expect("it is ours");
+}
+
+#[test]
 fn survivors_of_a_killed_rank_get_an_error_soon() {
     cases(&[("death", "small"), ("death", "recv"), ("death", "stream"), ("death", "large")]);
 }

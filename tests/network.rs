@@ -3,30 +3,21 @@
 //!
 //! Needs UCX; root or user namespaces; and the programs of the packages util-linux and iproute2.
 
+#[path = "common/corpus.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a part of it is used here")]
+mod corpus;
 #[path = "common/party.rs"]
 mod party;
+#[path = "common/script.rs"]
+mod script;
 
-use std::fs;
 use std::process::Command;
 
-use party::{LIMIT, build, run, take_turn, workshop};
+use party::{LIMIT, build, run, take_turn};
+use script::{are_good, says};
 
-/// What every script can say: `hosts N` makes hosts that a bridge joins, `on HOST` runs something there, `go` starts a
-/// rank, `cut HOST` takes its link down, `all` waits for the ranks and ends the script.
+/// `hosts N` makes hosts that a bridge joins, `on HOST` runs something there, `cut HOST` takes its link down.
 const WORDS: &str = r#"
-set -u
-ranks= helpers= may=0
-go() { "$@" & ranks="$ranks $!"; }
-all() {
-  bad=0
-  for rank in $ranks; do
-    wait $rank
-    status=$?
-    [ $status -eq 0 ] || [ $status -eq $may ] || { echo "a rank ended with $status"; bad=1; }
-  done
-  kill $helpers
-  exit $bad
-}
 hosts() {
   ip link set lo up
   ip link add joined type bridge && ip link set joined up || exit 1
@@ -52,24 +43,12 @@ cut() { ip link set port$1 down; }
 
 /// Runs a script in a network of its own; what the ranks said.
 fn place(name: &str, script: &str) -> String {
-    let _turn = take_turn();
-    let folder = workshop().join("case");
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir(&folder).expect("the folder is ours");
-    // SAFETY: the call has no preconditions.
-    let is_root = unsafe { libc::geteuid() } == 0;
-    let mut command = Command::new("unshare");
-    command.arg("--net").args((!is_root).then_some("-Ur"));
-    command.arg("sh").arg("-c").arg(format!("{WORDS}\n{script}"));
-    command.env("RANK", build("places/rank")).env("F", &folder);
-    // UCX would find out that all hosts are one machine.
-    command.env("NCCL_DEBUG", "INFO").env("UCX_TLS", "tcp");
-    run(name, command, LIMIT);
-    fs::read_to_string(workshop().join("log")).expect("it was just written")
+    place_by(name, script::apart(&["--net"]), script)
 }
 
-fn are_good(said: &str, ranks: usize) {
-    assert_eq!(said.matches(" is good").count(), ranks, "not every rank was right");
+fn place_by(name: &str, command: Command, script: &str) -> String {
+    // UCX would find out that all hosts are one machine.
+    script::place(name, command, WORDS, script, &[("UCX_TLS", "tcp")])
 }
 
 /// Ranks on hosts: the numbers of the hosts by rank.
@@ -91,9 +70,18 @@ fn works_on(hosts: &[u32], what: &str) -> String {
 #[test]
 fn hosts_with_one_rank_and_with_several_work() {
     let said = works_on(&[1, 2], "work");
-    assert!(said.contains("UCX may use e0: they lead out of this machine"), "the log names the interface");
+    says(&said, "UCX may use e0: they lead out of this machine");
+    if let Ok(named) = std::env::var("SHOAL_UCX") {
+        says(&said, &format!("of {named} connects the hosts"));
+    }
     works_on(&[1, 1, 2, 2], "work");
     works_on(&[1, 2, 3, 4], "work");
+}
+
+#[test]
+fn hosts_that_somebody_without_rights_made_work() {
+    let script = ranks_on(&[1, 1, 2], "work") + "all";
+    are_good(&place_by("without root", script::apart_as_nobody(&["--net"]), &script), 3);
 }
 
 #[test]
@@ -102,9 +90,14 @@ fn uneven_hosts_and_ranks_dealt_in_turns_work() {
     works_on(&[1, 2, 3, 1, 2], "work");
 }
 
+/// Of a parent, whose connections they share; and one by one, each with connections of its own.
 #[test]
 fn communicators_come_and_go_between_hosts() {
-    works_on(&[1, 1, 2], "cycles");
+    let rounds = corpus::seed_count(100, 1000);
+    for what in ["cycles", "reborn"] {
+        let script = format!("export CYCLES={rounds}\n{}all", ranks_on(&[1, 1, 2], what));
+        are_good(&place(what, &script), 3);
+    }
 }
 
 #[test]
@@ -171,7 +164,7 @@ fn programs_end_without_taking_what_they_sent_with_them() {
 
 #[test]
 fn many_ranks_on_many_hosts_come_together() {
-    dealt(&[("limits", "16-ranks")], 8);
+    dealt(&[("limits", "16-ranks"), ("limits", "64-ranks")], 8);
 }
 
 #[test]
@@ -184,7 +177,7 @@ fn without_ucx_the_error_says_what_to_install_and_where_it_looked() {
          wait $first && exit 1; wait $second && exit 1; exit 0",
     );
     for words in ["libucx0", "/nowhere/libucp.so.0: ", "SHOAL_UCX"] {
-        assert!(said.contains(words), "nothing says {words}");
+        says(&said, words);
     }
     // Ranks of one machine need none.
     let script = "ip link set lo up; export SHOAL_UCX=/nowhere/libucp.so.0; helpers=; sleep 70 & helpers=$!
@@ -192,8 +185,26 @@ fn without_ucx_the_error_says_what_to_install_and_where_it_looked() {
     are_good(&place("one machine without UCX", script), 2);
 }
 
+/// UCX ends the program where it finds no file or no room for its thread.
+#[test]
+fn few_files_or_little_space_is_an_error_and_no_end_between_hosts() {
+    for limit in ["-n 18", "-n 22", "-n 24", "-n 26", "-n 30", "-n 50", "-n 100", "-v 70000", "-v 170000"] {
+        let rank = format!("sh -c 'ulimit {limit}; exec \"$@\"' limited $RANK");
+        let script = format!(
+            "export SHOAL_INIT_TIMEOUT=4
+             SHOAL_HOSTID=0 {rank} 0 2 $F work & first=$!
+             SHOAL_HOSTID=1 {rank} 1 2 $F work & second=$!
+             wait $first; one=$?; wait $second; other=$?
+             [ $one -le 1 ] && [ $other -le 1 ] || exit 1"
+        );
+        let said = place_by(&format!("ulimit {limit}"), Command::new("env"), &script);
+        let is_good = said.matches(" is good").count() == 2;
+        assert!(is_good || said.contains("(ulimit -"), "nothing says what to raise");
+        assert!(is_good || limit != "-n 100", "that is enough");
+    }
+}
+
 #[test]
 fn the_scripts_of_this_file_can_fail() {
-    let wrong = std::panic::catch_unwind(|| place("wrong", "hosts 1; go on 1 false; all"));
-    assert!(wrong.is_err());
+    script::can_fail();
 }

@@ -6,31 +6,14 @@
 
 #[path = "common/party.rs"]
 mod party;
+#[path = "common/script.rs"]
+mod script;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use script::{are_good, says};
 
-use party::{LIMIT, build, run, take_turn, workshop};
-
-/// What every script can say: `go` starts a rank, `all` waits for them and ends the script, `network` makes a
-/// second network that is connected to this one, and `there` runs something in it.
+/// `network` makes a second network that is connected to this one, `there` runs something in it; `cover` and `hidden`
+/// take folders away.
 const WORDS: &str = r#"
-set -u
-ranks= helpers= may=0
-go() { "$@" & ranks="$ranks $!"; }
-all() {
-  bad=0
-  for rank in $ranks; do
-    wait $rank
-    status=$?
-    [ $status -eq 0 ] || [ $status -eq $may ] || { echo "a rank ended with $status"; bad=1; }
-  done
-  [ -z "$helpers" ] || kill $helpers
-  exit $bad
-}
 network() {
   ip link set lo up
   unshare --net sleep 60 & helper=$!
@@ -62,32 +45,7 @@ fn place(name: &str, script: &str) -> String {
 }
 
 fn place_with(name: &str, script: &str, settings: &[(&str, &str)]) -> String {
-    let _turn = take_turn();
-    let folder = workshop().join("case");
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir(&folder).expect("the folder is ours");
-    // Ranks may run as somebody else.
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("the folder is ours");
-    // SAFETY: the call has no preconditions.
-    let is_root = unsafe { libc::geteuid() } == 0;
-    let mut command = Command::new("unshare");
-    command.args(["--net", "--mount"]).args((!is_root).then_some("-Ur"));
-    command.arg("sh").arg("-c").arg(format!("{WORDS}\n{script}"));
-    command.env("RANK", build("places/rank")).env("DENY", build("places/deny")).env("F", &folder);
-    // What was built may lie in a folder that a case covers, and stays to be seen.
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the folder of what was built");
-    command.env("KEEP", kept).env("NCCL_DEBUG", "INFO").envs(settings.iter().copied());
-    run(name, command, LIMIT);
-    fs::read_to_string(workshop().join("log")).expect("it was just written")
-}
-
-/// What the log must say, in words of people; every rank was right.
-fn says(said: &str, words: &str) {
-    assert!(said.contains(words), "nothing says {words}");
-}
-
-fn are_good(said: &str, ranks: usize) {
-    assert_eq!(said.matches(" is good").count(), ranks, "not every rank was right");
+    script::place(name, script::apart(&["--net", "--mount"]), WORDS, script, settings)
 }
 
 const LOOP: &str = "ip link set lo up;";
@@ -229,6 +187,7 @@ fn without_files_in_memory_it_says_so() {
     let said = place("no memfd_create", &ranks);
     are_good(&said, 0);
     says(&said, "creating a file of shared memory failed: Operation not permitted");
+    says(&said, "allow memfd_create, which a filter of system calls (a container's, say) forbids here");
     assert!(said.matches("last error: ").count() == 2, "both ranks are told");
 }
 
@@ -339,10 +298,5 @@ fn storms_of_signals_change_nothing() {
 
 #[test]
 fn the_scripts_of_this_file_can_fail() {
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(format!("{WORDS}\n go sh -c 'exit 3'; all"));
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        run("a test of the test", command, Duration::from_secs(20));
-    }));
-    assert!(outcome.is_err());
+    script::can_fail();
 }

@@ -5,6 +5,8 @@
 #[path = "common/corpus.rs"]
 mod corpus;
 
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
 use shoal::coalesce::Limits;
 use shoal::op::{DataType, Kind, Reduction};
 use shoal::schedule::{self, Algorithm, Call};
@@ -89,23 +91,40 @@ fn is_quadratic(algorithm: Algorithm) -> bool {
 fn folded_is_equal_to_event_by_event() {
     let most = corpus::seed_count(0, 1024) as u32;
     let share = vec![2, 3, 5, 6, 8, 9, 12, 16, 24, 30, 32, 48, 64, 96];
-    let numbers: Vec<u32> = if most > 0 { (2..=most).collect() } else { share };
-    let quadratic: Vec<_> = forms().filter(|(_, algorithm)| is_quadratic(*algorithm)).collect();
-    let mut compared = 0;
-    for ranks in numbers {
-        for (number, (kind, algorithm)) in (u64::from(ranks)..).zip(forms()) {
-            let turn = quadratic[ranks as usize % quadratic.len()];
-            if ranks > 96 && is_quadratic(algorithm) && turn != (kind, algorithm) {
-                continue;
-            }
-            let case = even_call(kind, ranks, number);
-            compared += u32::from(compare(&machine(number), &case, algorithm));
-            // The machine on which most forms are alike.
-            compared += u32::from(compare(&machine(1), &case, algorithm));
+    let mut numbers: Vec<u32> = if most > 0 { (2..=most).collect() } else { share };
+    // The large ones first: so all cores end together.
+    numbers.reverse();
+    let (next, compared) = (AtomicUsize::new(0), AtomicU32::new(0));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while let Some(ranks) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    compared.fetch_add(compare_all(*ranks), Ordering::Relaxed);
+                }
+            });
         }
-    }
+    });
+    let compared = compared.into_inner();
     println!("{compared} folded runs are equal to theirs event by event");
     assert!(compared > 100, "{compared}");
+}
+
+/// How many forms were folded and compared at one number of ranks.
+fn compare_all(ranks: u32) -> u32 {
+    let quadratic: Vec<_> = forms().filter(|(_, algorithm)| is_quadratic(*algorithm)).collect();
+    let turn = quadratic[ranks as usize % quadratic.len()];
+    let mut compared = 0;
+    for (number, (kind, algorithm)) in (u64::from(ranks)..).zip(forms()) {
+        if ranks > 96 && is_quadratic(algorithm) && turn != (kind, algorithm) {
+            continue;
+        }
+        let case = even_call(kind, ranks, number);
+        compared += u32::from(compare(&machine(number), &case, algorithm));
+        // The machine on which most forms are alike.
+        compared += u32::from(compare(&machine(1), &case, algorithm));
+    }
+    compared
 }
 
 #[test]

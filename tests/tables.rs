@@ -89,6 +89,23 @@ fn what_was_tuned_is_explained_and_judged() {
 }
 
 #[test]
+fn ranks_on_two_hosts_have_rows_of_their_own() {
+    let home = folder("hosts");
+    let table = home.join("t.toml").display().to_string();
+    let output =
+        tune(&home, &table, &["--hosts", "2", "--op", "allreduce", "--sizes", "64,4M", "--pieces", "64K"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let written = fs::read_to_string(&table).unwrap();
+    assert!(written.contains("ranks = 2\nhosts = 2\nranks_per_host = 1\ncores = \"own\"\n"), "{written}");
+    assert!(written.contains("_65536 = ["), "{written}");
+    let words = ["explain", "--op", "allreduce", "-b", "64", "--ranks", "2", "--table", &table, "--hosts"];
+    let shown = text(&shoal(&home, &[&words[..], &["2"]].concat()));
+    assert!(shown.contains("measured at 64 bytes"), "{shown}");
+    let shown = text(&shoal(&home, &[&words[..], &["1"]].concat()));
+    assert!(!shown.contains(&table), "{shown}");
+}
+
+#[test]
 fn rows_of_other_ranks_stay_and_those_of_the_same_are_replaced() {
     let home = folder("merged");
     let table = home.join("t.toml").display().to_string();

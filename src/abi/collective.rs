@@ -57,7 +57,7 @@ fn alone<const KIND: usize>(
 ) -> ResultNumber {
     let call = Call { name, source, target, count, data_type, operator, peer, comm, stream };
     let kind = const { Kind::ALL[KIND] };
-    if !kind.is_point_to_point() || !stream.is_null() {
+    if !stream.is_null() {
         return long_way::<KIND>(&call);
     }
     let pass = || group::pass(comm.addr(), |rank, ranks| plain(kind, &call, rank, ranks));

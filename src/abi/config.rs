@@ -190,10 +190,24 @@ mod tests {
             set(&mut bytes, offset_of!(Config, blocking), value.to_ne_bytes());
             assert_eq!(read(&bytes).unwrap().is_blocking, Some(is_blocking));
         }
-        // The sizes of 2.28, 2.29, 2.30 and 2.32, and of one to come.
-        for size_bytes in [80_usize, 88, 96, 120, 160] {
+        // Every size that there was, with the first version of it that has a public header, and one to come.
+        let sizes: [(usize, u32); 9] = [
+            (24, 21403),
+            (40, 21701),
+            (48, 21801),
+            (72, 22703),
+            (80, 22803),
+            (88, 22907),
+            (96, 23007),
+            (120, 23203),
+            (160, 24000),
+        ];
+        for (size_bytes, version) in sizes {
+            bytes = fresh();
+            set(&mut bytes, offset_of!(Config, blocking), 1_i32.to_ne_bytes());
             bytes.resize(size_bytes, 0xff);
             set(&mut bytes, 0, size_bytes.to_ne_bytes());
+            set(&mut bytes, offset_of!(Config, version), version.to_ne_bytes());
             assert_eq!(read(&bytes).unwrap().is_blocking, Some(true), "{size_bytes}");
         }
         let short = offset_of!(Config, blocking);

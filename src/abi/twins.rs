@@ -31,154 +31,48 @@ unsafe fn enqueue(kind: Kind, call: &Call, config: *const CollectiveConfig) -> R
     })
 }
 
-/// # Safety
-/// What the operation reads is readable and what it writes is writable, by nobody else, until it is done.
-/// `config` is NULL, or as its own size says, and its strings and its list of options end.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn pncclAllReduceConfig(
-    source: *const c_void,
-    target: *mut c_void,
-    count: usize,
-    data_type: c_int,
-    operator: c_int,
-    comm: CommHandle,
-    stream: StreamHandle,
-    config: *const CollectiveConfig,
-) -> ResultNumber {
-    let (name, peer) = ("ncclAllReduceConfig", NO_PEER);
-    let call = Call { name, source, target, count, data_type, operator, peer, comm, stream };
-    // SAFETY: passed on from this function's contract.
-    unsafe { enqueue(Kind::AllReduce, &call, config) }
+/// The functions differ in their names and in which of operator and peer they have, in this order.
+macro_rules! twins {
+    ($($function:ident $name:literal $kind:ident [$($own:ident)*];)*) => {$(
+        /// # Safety
+        /// What the operation reads is readable and what it writes is writable, by nobody else, until it is done.
+        /// `config` is NULL, or as its own size says, and its strings and its list of options end.
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $function(
+            source: *const c_void,
+            target: *mut c_void,
+            count: usize,
+            data_type: c_int,
+            $($own: c_int,)*
+            comm: CommHandle,
+            stream: StreamHandle,
+            config: *const CollectiveConfig,
+        ) -> ResultNumber {
+            let neither = Call {
+                name: $name,
+                source,
+                target,
+                count,
+                data_type,
+                operator: NO_OPERATOR,
+                peer: NO_PEER,
+                comm,
+                stream,
+            };
+            let call = Call { $($own,)* ..neither };
+            // SAFETY: passed on from this function's contract.
+            unsafe { enqueue(Kind::$kind, &call, config) }
+        }
+    )*};
 }
 
-/// # Safety
-/// See [`pncclAllReduceConfig`].
-#[unsafe(no_mangle)]
-unsafe extern "C" fn pncclReduceConfig(
-    source: *const c_void,
-    target: *mut c_void,
-    count: usize,
-    data_type: c_int,
-    operator: c_int,
-    peer: c_int,
-    comm: CommHandle,
-    stream: StreamHandle,
-    config: *const CollectiveConfig,
-) -> ResultNumber {
-    let name = "ncclReduceConfig";
-    let call = Call { name, source, target, count, data_type, operator, peer, comm, stream };
-    // SAFETY: passed on from this function's contract.
-    unsafe { enqueue(Kind::Reduce, &call, config) }
-}
-
-/// # Safety
-/// See [`pncclAllReduceConfig`].
-#[unsafe(no_mangle)]
-unsafe extern "C" fn pncclBroadcastConfig(
-    source: *const c_void,
-    target: *mut c_void,
-    count: usize,
-    data_type: c_int,
-    peer: c_int,
-    comm: CommHandle,
-    stream: StreamHandle,
-    config: *const CollectiveConfig,
-) -> ResultNumber {
-    let (name, operator) = ("ncclBroadcastConfig", NO_OPERATOR);
-    let call = Call { name, source, target, count, data_type, operator, peer, comm, stream };
-    // SAFETY: passed on from this function's contract.
-    unsafe { enqueue(Kind::Broadcast, &call, config) }
-}
-
-/// # Safety
-/// See [`pncclAllReduceConfig`].
-#[unsafe(no_mangle)]
-unsafe extern "C" fn pncclReduceScatterConfig(
-    source: *const c_void,
-    target: *mut c_void,
-    count: usize,
-    data_type: c_int,
-    operator: c_int,
-    comm: CommHandle,
-    stream: StreamHandle,
-    config: *const CollectiveConfig,
-) -> ResultNumber {
-    let (name, peer) = ("ncclReduceScatterConfig", NO_PEER);
-    let call = Call { name, source, target, count, data_type, operator, peer, comm, stream };
-    // SAFETY: passed on from this function's contract.
-    unsafe { enqueue(Kind::ReduceScatter, &call, config) }
-}
-
-/// # Safety
-/// See [`pncclAllReduceConfig`].
-#[unsafe(no_mangle)]
-unsafe extern "C" fn pncclAllGatherConfig(
-    source: *const c_void,
-    target: *mut c_void,
-    count: usize,
-    data_type: c_int,
-    comm: CommHandle,
-    stream: StreamHandle,
-    config: *const CollectiveConfig,
-) -> ResultNumber {
-    let (name, operator, peer) = ("ncclAllGatherConfig", NO_OPERATOR, NO_PEER);
-    let call = Call { name, source, target, count, data_type, operator, peer, comm, stream };
-    // SAFETY: passed on from this function's contract.
-    unsafe { enqueue(Kind::AllGather, &call, config) }
-}
-
-/// # Safety
-/// See [`pncclAllReduceConfig`].
-#[unsafe(no_mangle)]
-unsafe extern "C" fn pncclAlltoAllConfig(
-    source: *const c_void,
-    target: *mut c_void,
-    count: usize,
-    data_type: c_int,
-    comm: CommHandle,
-    stream: StreamHandle,
-    config: *const CollectiveConfig,
-) -> ResultNumber {
-    let (name, operator, peer) = ("ncclAlltoAllConfig", NO_OPERATOR, NO_PEER);
-    let call = Call { name, source, target, count, data_type, operator, peer, comm, stream };
-    // SAFETY: passed on from this function's contract.
-    unsafe { enqueue(Kind::AlltoAll, &call, config) }
-}
-
-/// # Safety
-/// See [`pncclAllReduceConfig`].
-#[unsafe(no_mangle)]
-unsafe extern "C" fn pncclGatherConfig(
-    source: *const c_void,
-    target: *mut c_void,
-    count: usize,
-    data_type: c_int,
-    peer: c_int,
-    comm: CommHandle,
-    stream: StreamHandle,
-    config: *const CollectiveConfig,
-) -> ResultNumber {
-    let (name, operator) = ("ncclGatherConfig", NO_OPERATOR);
-    let call = Call { name, source, target, count, data_type, operator, peer, comm, stream };
-    // SAFETY: passed on from this function's contract.
-    unsafe { enqueue(Kind::Gather, &call, config) }
-}
-
-/// # Safety
-/// See [`pncclAllReduceConfig`].
-#[unsafe(no_mangle)]
-unsafe extern "C" fn pncclScatterConfig(
-    source: *const c_void,
-    target: *mut c_void,
-    count: usize,
-    data_type: c_int,
-    peer: c_int,
-    comm: CommHandle,
-    stream: StreamHandle,
-    config: *const CollectiveConfig,
-) -> ResultNumber {
-    let (name, operator) = ("ncclScatterConfig", NO_OPERATOR);
-    let call = Call { name, source, target, count, data_type, operator, peer, comm, stream };
-    // SAFETY: passed on from this function's contract.
-    unsafe { enqueue(Kind::Scatter, &call, config) }
+twins! {
+    pncclAllReduceConfig "ncclAllReduceConfig" AllReduce [operator];
+    pncclReduceConfig "ncclReduceConfig" Reduce [operator peer];
+    pncclBroadcastConfig "ncclBroadcastConfig" Broadcast [peer];
+    pncclReduceScatterConfig "ncclReduceScatterConfig" ReduceScatter [operator];
+    pncclAllGatherConfig "ncclAllGatherConfig" AllGather [];
+    pncclAlltoAllConfig "ncclAlltoAllConfig" AlltoAll [];
+    pncclGatherConfig "ncclGatherConfig" Gather [peer];
+    pncclScatterConfig "ncclScatterConfig" Scatter [peer];
 }

@@ -16,12 +16,16 @@ pub(super) fn grouped(call: &'static str, body: impl FnOnce() -> Result<()>) -> 
     guarded(call, fail_in_group, || body().map(|()| Code::Success))
 }
 
-/// Success if `body`, which cannot fail, does it; else `otherwise`, which has its own wall.
+/// What `body` answers; if that is nothing, `otherwise`, which has its own wall.
 #[inline(always)]
-pub(super) fn unless(body: impl FnOnce() -> bool, otherwise: impl FnOnce() -> ResultNumber) -> ResultNumber {
+pub(super) fn unless(
+    body: impl FnOnce() -> Option<std::result::Result<(), Box<Error>>>,
+    otherwise: impl FnOnce() -> ResultNumber,
+) -> ResultNumber {
     match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(true) => Code::Success as ResultNumber,
-        Ok(false) => otherwise(),
+        Ok(Some(Ok(()))) => Code::Success as ResultNumber,
+        Ok(None) => otherwise(),
+        Ok(Some(Err(error))) => fail(*error),
         Err(payload) => fail(broken("a call", payload)),
     }
 }

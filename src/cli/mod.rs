@@ -10,12 +10,19 @@
 //! | [`table`] | `shoal table`: checks tables, compares them, exchanges choices with stock NCCL's tuner |
 //! | [`doctor`] | `shoal doctor`: what this machine offers, what is wrong, what to do |
 //! | [`model`] | `shoal model`: what a training job should communicate |
+//! | [`report`] | `shoal report`: what a job communicated, by its traces |
+//! | [`mod@self::run`] | `shoal run`: starts a job with the library preloaded |
 //! | [`simulate`] | `shoal simulate`: thousands of ranks on paper |
 //! | [`canary`] | how far the cores are apart right now |
 //! | `floor` | what the machine allows |
 //! | `board` | where the ranks of a run meet, without a call into what is measured |
 //! | `library` | NCCL's C interface, loaded at run time |
 //! | `machine` | cores, shared memory, clocks |
+
+/// What `println!` prints. A full disk or a reader that has gone away is a failure of the command, and no panic.
+macro_rules! put_line {
+    ($($words:tt)*) => { $crate::cli::print(&format!("{}\n", format_args!($($words)*)))? };
+}
 
 pub mod bench;
 mod board;
@@ -28,6 +35,8 @@ mod machine;
 pub mod model;
 pub mod peers;
 pub mod plot;
+pub mod report;
+pub mod run;
 pub mod simulate;
 pub mod table;
 pub mod tune;
@@ -63,8 +72,12 @@ pub enum Command {
     Table(table::Options),
     /// Say what this machine offers, what is wrong with it, and what to do.
     Doctor(doctor::Options),
+    /// Start a job with the library preloaded in place of NCCL.
+    Run(run::Options),
     /// Run the schedules of thousands of ranks on paper.
     Simulate(Box<simulate::options::Options>),
+    /// Say what a job communicated, by its traces.
+    Report(report::Options),
     /// Say what a training job should communicate.
     Model(Box<model::Options>),
 }
@@ -88,7 +101,7 @@ impl From<std::io::Error> for Failure {
 /// Prints to standard output, from which the reader may have gone away.
 ///
 /// # Errors
-/// Nobody reads it.
+/// Nobody reads it, or it goes into a file and the disk is full.
 fn print(text: &str) -> Result<(), Failure> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
@@ -106,7 +119,9 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Command::Explain(options) => explain::run(options),
         Command::Table(options) => table::run(options),
         Command::Doctor(options) => doctor::run(options),
+        Command::Run(options) => run::run(options),
         Command::Simulate(options) => simulate::run(options),
+        Command::Report(options) => report::run(options),
         Command::Model(options) => model::run(options),
     };
     match outcome {

@@ -203,26 +203,33 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
     shape.vocabulary = options.vocabulary.unwrap_or(shape.vocabulary);
     let layout = layout(options);
     if options.format == Format::Table {
-        println!(
+        put_line!(
             "# {} layers, hidden size {}, {} parameters",
             shape.layers,
             shape.hidden,
             shape.parameters(layout.tensor)
         );
-        println!(
+        put_line!(
             "# {:>8} {:>9} {:>6} {:>14} {:>8} {:>15} {:>18} {:>18}  for",
-            "sequence", "group", "ranks", "operation", "calls", "bytes", "total_bytes", "wire_bytes"
+            "sequence",
+            "group",
+            "ranks",
+            "operation",
+            "calls",
+            "bytes",
+            "total_bytes",
+            "wire_bytes"
         );
     }
     for &sequence in &options.seq {
         let calls = calls(&shape, &layout, &step(options, &shape, sequence)).map_err(Failure)?;
         if calls.is_empty() && options.format == Format::Table {
-            println!("# one rank communicates nothing; see --dp, --tp, --pp and --ep");
+            put_line!("# one rank communicates nothing; see --dp, --tp, --pp and --ep");
         }
         for calls in &calls {
             let line = Line::new(sequence, calls);
             match options.format {
-                Format::Table => println!(
+                Format::Table => put_line!(
                     "{:>10} {:>9} {:>6} {:>14} {:>8} {:>15} {:>18} {:>18}  {}",
                     line.sequence,
                     line.group,
@@ -234,7 +241,7 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
                     line.wire_bytes,
                     line.purpose
                 ),
-                Format::Json => println!(
+                Format::Json => put_line!(
                     "{}",
                     serde_json::to_string(&line)
                         .map_err(|error| Failure(format!("cannot be written as JSON: {error}")))?

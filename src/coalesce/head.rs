@@ -13,6 +13,11 @@ const SIZE_BITS: u32 = 48;
 const SIZE_MASK: u64 = (1 << SIZE_BITS) - 1;
 const ANY: u64 = 15;
 const FRAME: u64 = 16;
+/// Not of packets: a group of several operations, and one-sided calls.
+const GROUP: u64 = 17;
+const ONE_SIDED: u64 = 18;
+/// Not of packets: what it says is waited for on another communicator.
+const ELSEWHERE: u64 = 1 << 63;
 
 /// The head of every packet of a collective, but for its sequence.
 #[must_use]
@@ -39,6 +44,69 @@ pub const fn of_message(bytes: usize) -> Head {
 #[must_use]
 pub const fn of_frame(count: u32) -> Head {
     Head { what: count as u64 | FRAME << 48, which: 0 }
+}
+
+/// What one-sided calls are called, where no packet is meant.
+pub const ONE_SIDED_CALLS: Head = Head { what: ONE_SIDED << SIZE_BITS, which: 0 };
+
+/// What a batch is called, where no packet is meant: a lone operation with its root or peer, or how many of which
+/// kind it holds. See [`name`].
+#[must_use]
+pub fn of_batch(ops: &[Op]) -> Head {
+    match ops {
+        [op] if op.shape.kind.is_point_to_point() => {
+            let what = op.bytes() as u64 & SIZE_MASK | (op.shape.kind as u64) << SIZE_BITS;
+            Head { what, which: u64::from(op.shape.peer) << 32 }
+        }
+        [op] => of_collective(op),
+        _ => {
+            let count = |which: fn(Kind) -> bool| {
+                ops.iter().filter(|op| which(op.shape.kind)).count().min(0xffff) as u64
+            };
+            let collectives = count(|kind| !kind.is_point_to_point());
+            let sends = count(|kind| kind == Kind::Send) << 16;
+            let receives = count(|kind| kind == Kind::Recv) << 32;
+            Head { what: collectives | sends | receives | GROUP << SIZE_BITS, which: 0 }
+        }
+    }
+}
+
+/// The same, said of another communicator.
+#[must_use]
+pub const fn elsewhere(head: Head) -> Head {
+    Head { what: head.what | ELSEWHERE, which: head.which }
+}
+
+/// Whether it is said of another communicator.
+#[must_use]
+pub const fn is_elsewhere(head: Head) -> bool {
+    head.what & ELSEWHERE != 0
+}
+
+/// Whether it is the head of packets of a collective.
+#[must_use]
+pub const fn is_collective(head: Head) -> bool {
+    !is_elsewhere(head) && (head.what >> SIZE_BITS) & 31 < Kind::Send as u64
+}
+
+/// What a batch, or a collective at hand, is called; heads of messages are those of [`of_batch`], not of packets.
+#[must_use]
+pub fn name(head: Head) -> String {
+    let size = head.what & SIZE_MASK;
+    let peer = head.which >> 32;
+    match (head.what & !ELSEWHERE) >> SIZE_BITS & 31 {
+        8 => format!("Send of {size} bytes to rank {peer}"),
+        9 => format!("Recv of {size} bytes from rank {peer}"),
+        GROUP => {
+            let counts =
+                [(size & 0xffff, "collectives"), (size >> 16 & 0xffff, "Send"), (size >> 32, "Recv")];
+            let parts = counts.iter().filter(|(count, _)| *count > 0);
+            let parts: Vec<String> = parts.map(|(count, what)| format!("{count} {what}")).collect();
+            format!("a group of {}", parts.join(" and "))
+        }
+        ONE_SIDED => "one-sided calls".into(),
+        _ => describe(Head { what: head.what & !ELSEWHERE, which: head.which }),
+    }
 }
 
 /// The same head, numbered.
@@ -124,6 +192,22 @@ mod tests {
         assert_eq!(bytes, of_collective(&op(Kind::AllGather, DataType::Int64, 1)));
         let sum = of_collective(&op(Kind::AllReduce, DataType::Float32, 2));
         assert_ne!(sum, of_collective(&op(Kind::AllReduce, DataType::Int32, 2)));
+    }
+
+    #[test]
+    fn batches_have_names() {
+        let [send, receive, sum] =
+            [Kind::Send, Kind::Recv, Kind::AllReduce].map(|kind| op(kind, DataType::Int32, 2));
+        assert_eq!(name(of_batch(&[send])), "Send of 8 bytes to rank 3");
+        assert_eq!(name(of_batch(&[receive])), "Recv of 8 bytes from rank 3");
+        assert_eq!(name(of_batch(&[send, sum, send])), "a group of 1 collectives and 2 Send");
+        assert_eq!(name(of_batch(&[receive, receive])), "a group of 2 Recv");
+        assert_eq!(name(ONE_SIDED_CALLS), "one-sided calls");
+        let alone = of_batch(&[sum]);
+        assert_eq!((name(alone), is_collective(alone)), (describe(of_collective(&sum)), true));
+        assert_eq!((name(elsewhere(alone)), is_collective(elsewhere(alone))), (name(alone), false));
+        assert!(![of_batch(&[send]), of_batch(&[send, sum]), ONE_SIDED_CALLS].into_iter().any(is_collective));
+        assert!(is_elsewhere(elsewhere(alone)) && !is_elsewhere(alone));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Every step that can fail on one rank is followed by one that all take together, so that they fail as one.
 #![forbid(unsafe_code)]
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
@@ -13,14 +14,14 @@ use super::{Body, Comm, Options, UniqueId, far, table};
 use crate::coalesce::Limits;
 use crate::config::Config;
 use crate::device::host::Host as HostDevice;
-use crate::engine::driver::Endpoint;
+use crate::engine::driver::{Endpoint, HostEngine};
 use crate::engine::{Engine, Facts};
 use crate::error::{Error, Result};
 use crate::stock;
-use crate::system::{memory, wait};
+use crate::system::{room, wait};
 use crate::topology::Topology;
 use crate::trace::log;
-use crate::trace::record::Recorder;
+use crate::trace::tracer::{Title, Tracer};
 use crate::transport::shm::{Host, Invitation, Segment, Settings, ShmTransport};
 use crate::transport::{Lines, Peer, Transport};
 use crate::tune;
@@ -53,7 +54,7 @@ pub fn init_rank(call: &'static str, ranks: u32, ids: Vec<UniqueId>, rank: u32, 
 /// Meets the other ranks by the ids.
 pub(super) fn join(ids: &[UniqueId], rank: u32, ranks: u32, cancel: &Arc<AtomicBool>) -> Result<Session> {
     let config = Config::get();
-    memory::check_room()?;
+    room::check_for_birth()?;
     check_device(config)?;
     introduce(config, rank);
     warn_of(ids);
@@ -90,9 +91,11 @@ pub(super) fn grow_up(
     let transport = Lines::new(near, far);
     let spin_count = wait::spin_limit(config.spin, topology.local_ranks().len(), topology.cores() as usize);
     let mut engine = Engine::new(transport, HostDevice, facts);
-    match Recorder::new(config.records, rank, ranks) {
-        Ok(recorder) => engine.record_by(recorder),
-        Err(error) => log::warn(format_args!("rank {rank} of {ranks} records nothing: {error}")),
+    if let Err(error) = engine.record(config.records) {
+        log::warn(format_args!("rank {rank} of {ranks} records nothing: {error}"));
+    }
+    if let Some(Err(error)) = trace(&mut engine, &session, config) {
+        log::warn(format_args!("rank {rank} of {ranks} keeps no trace: {error}"));
     }
     let endpoint = Endpoint::new(engine, rank, ranks, spin_count);
     let name = options.name.as_deref().unwrap_or("a communicator");
@@ -106,6 +109,21 @@ pub(super) fn grow_up(
     ));
     let kin = Mutex::new(Some(session.kin()));
     Ok(Body { rank, ranks, endpoint, kin })
+}
+
+/// Keeps everything in a file, if that is wanted.
+fn trace(engine: &mut HostEngine, session: &Session, config: &Config) -> Option<Result<()>> {
+    if config.trace.is_empty() {
+        return None;
+    }
+    let (rank, ranks) = (session.rank, session.ranks());
+    let host = session.cards.get(rank as usize).map(|card| card.host_name.clone()).unwrap_or_default();
+    let coalesce_bytes = if config.coalesce { config.coalesce_bytes as u64 } else { 0 };
+    let title = Title { communicator: engine.transport().id(), rank, ranks, host, coalesce_bytes };
+    // What keeps everything is told by what keeps the newest.
+    let begun = if config.records == 0 { engine.record(1) } else { Ok(()) };
+    let tracer = begun.and_then(|()| Tracer::create(Path::new(&config.trace), &title, config.trace_bytes));
+    Some(tracer.map(|tracer| engine.trace_by(tracer)))
 }
 
 /// What the log says once: which library this is, as NCCL says it where the first rank is, and what of the
@@ -247,7 +265,7 @@ fn share_segment(
         if !is_leader {
             return Ok(None);
         }
-        let segment = Segment::create(ranks, config.ring_bytes)?;
+        let segment = Segment::create_with_records(ranks, config.ring_bytes, config.records)?;
         if ranks > 1 {
             host = Some(Host::open(&segment, has_far_ranks)?);
         }

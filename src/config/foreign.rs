@@ -203,7 +203,7 @@ pub const IGNORED: &[Ignored] = &[
     ),
     ignored("no thread is bound to a core", &["NCCL_IGNORE_CPU_AFFINITY"]),
     ignored(
-        "waits are watched by the ranks themselves (SHOAL_WARN_AFTER)",
+        "waits are watched by the ranks themselves (SHOAL_STALL_SECONDS)",
         &["NCCL_RAS_*", "NCCL_RUN_*", "NCCL_DIAGNOSTICS_*", "NCCL_PROGRESS_COUNTER*"],
     ),
     ignored(

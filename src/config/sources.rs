@@ -13,8 +13,8 @@ use super::{Config, SETTINGS, Setting, file, names};
 /// Files are read this far.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// Names with our prefix that are no settings of the library: of the tests and of scripts.
-const BESIDE: [&str; 2] = ["SHOAL_TEST_", "SHOAL_COMMAND"];
+/// Names with our prefix that are no settings of the library: of the tests, of scripts and of the Python package.
+const BESIDE: [&str; 3] = ["SHOAL_TEST_", "SHOAL_COMMAND", "SHOAL_HOME"];
 
 /// Who said something.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -30,6 +30,8 @@ pub(super) struct Cache {
     last: u32,
     pub(super) made_count: u64,
     pub(super) found_count: u64,
+    /// Whether every batch is timed from its beginning.
+    pub(super) is_traced: bool,
 }
 
 impl Cache {
@@ -42,6 +44,7 @@ impl Cache {
             last: 0,
             made_count: 0,
             found_count: 0,
+            is_traced: false,
         }
     }
 
@@ -96,7 +99,8 @@ impl Cache {
         if self.plans.len() >= KEPT_COUNT && may_forget {
             self.forget();
         }
-        let plan = compile(ops, hash, &self.facts)?;
+        let mut plan = compile(ops, &self.facts)?;
+        plan.is_long |= self.is_traced;
         let index = self.plans.len() as u32;
         self.plans.push(plan);
         self.made_count += 1;

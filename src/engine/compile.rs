@@ -2,6 +2,8 @@
 //! together.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
+
 use crate::coalesce::{self, Burst, Limits, Message, Tally, head};
 use crate::error::{Error, Result};
 use crate::op::{Combine, DataType, Head, Kind, Op, Shape, Wish};
@@ -34,6 +36,8 @@ pub(super) struct BatchPlan {
     pub(super) burst: Option<Burst>,
     /// Whether it is worth knowing when it started before its first look.
     pub(super) is_long: bool,
+    /// What a trace calls it; 0 before it does.
+    pub(super) trace_id: Cell<u32>,
 }
 
 /// One plan, and what it is about.
@@ -68,6 +72,8 @@ pub(super) struct Collective {
     pub(super) combine: Combine,
     pub(super) data_type: DataType,
     pub(super) scales: bool,
+    /// One more than its place in the list of algorithms.
+    pub(super) algorithm: u8,
 }
 
 impl Part {
@@ -87,20 +93,16 @@ impl Part {
             Work::Collective(collective) => head::describe(head::numbered(collective.head, number)),
             Work::Fused(all) => head::describe(head::numbered(all[0].head, number)),
             Work::Messages(_) => {
-                let sends = ops.iter().filter(|op| op.shape.kind == Kind::Send).count();
-                let receives = ops.iter().filter(|op| op.shape.kind == Kind::Recv).count();
-                match (sends, receives) {
-                    (1, 0) => format!("Send of {} bytes", ops[0].bytes()),
-                    (0, 1) => format!("Recv of {} bytes", ops[0].bytes()),
-                    _ => format!("a group of {sends} Send and {receives} Recv"),
-                }
+                let messages: Vec<Op> =
+                    ops.iter().filter(|op| op.shape.kind.is_point_to_point()).copied().collect();
+                head::name(head::of_batch(&messages))
             }
         }
     }
 }
 
-/// The plan of the batch, whose shapes have this hash.
-pub(super) fn compile(ops: &[Op], hash: u64, facts: &Facts) -> Result<BatchPlan> {
+/// The plan of the batch.
+pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
     let mut parts = Vec::new();
     let mut messages = Vec::new();
     for (index, op) in ops.iter().enumerate() {
@@ -126,8 +128,9 @@ pub(super) fn compile(ops: &[Op], hash: u64, facts: &Facts) -> Result<BatchPlan>
         shapes: ops.iter().map(|op| op.shape).collect(),
         parts,
         burst: Burst::of(&messages, facts.rank, facts.limits).filter(|_| is_pure),
-        sealed: Sealed::new(record::Kind::Batch, hash, bytes, ops.len() as u32),
+        sealed: Sealed::new(record::Kind::Batch, head::of_batch(ops), bytes, ops.len() as u64),
         is_long: bytes >= record::LONG_BYTES || ops.len() >= record::LONG_COUNT,
+        trace_id: Cell::new(0),
     })
 }
 
@@ -179,6 +182,7 @@ fn collective(index: usize, op: &Op, facts: &Facts) -> Result<Part> {
         head: head::of_collective(op),
         combine: reduction.combine(),
         data_type,
+        algorithm: choice.algorithm as u8 + 1,
         scales: plan.steps.iter().any(|step| matches!(step.action, schedule::Action::Scale { .. })),
     });
     Ok(Part::new(plan, work))

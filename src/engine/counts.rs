@@ -47,6 +47,13 @@ impl Counts {
         self.received_bytes += tally.received_bytes;
     }
 
+    /// A packet of a collective is on its way.
+    #[inline]
+    pub(super) fn add_collective(&mut self, bytes: usize) {
+        self.collective_packets += 1;
+        self.collective_bytes += bytes as u64;
+    }
+
     /// Messages of several batches have left in one frame.
     pub(super) fn add_held(&mut self, bytes: u64) {
         self.frames += 1;

@@ -4,15 +4,18 @@
 //! one thread per process, started with the first such call, asleep while nothing is unfinished. Either way
 //! an engine is polled under its baton, in short bursts, so that an abort gets in between.
 
+mod patience;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
+
+use patience::{Patience, Stall};
 
 use super::counts::Counter;
 use super::one_sided::OneSided;
 use super::stream::Launch;
 use super::{Engine, Pass, Poll};
-use crate::config::Config;
 use crate::device::host::Host;
 use crate::error::{Error, Result};
 use crate::op::Op;
@@ -47,10 +50,16 @@ pub struct Endpoint {
     rank: u32,
     ranks: u32,
     spin_count: u32,
+    /// Lone messages of so many bytes and more go the long way.
+    pass_end: usize,
     /// Threads that wait for a batch of it, and therefore poll it.
     waiter_count: AtomicU32,
     is_aborted: AtomicBool,
     look: Mutex<Look>,
+    /// Since when nothing has moved.
+    stall: Mutex<Option<Stall>>,
+    /// The communicator, for all who see it.
+    id: u128,
     /// Why it had failed when it was revoked.
     cause: Mutex<Option<Error>>,
     /// The failure that a call has returned.
@@ -75,18 +84,25 @@ impl Endpoint {
     /// Shares an engine. `spin_count` looks go by before a wait yields.
     pub fn new(engine: HostEngine, rank: u32, ranks: u32, spin_count: u32) -> Arc<Endpoint> {
         let bell = Mutex::new(Some(engine.hands.transport.bell()));
-        Arc::new(Endpoint {
+        let id = engine.hands.transport.id();
+        let pass_end = if engine.is_traced() { 0 } else { PASS_BYTES + 1 };
+        let endpoint = Arc::new(Endpoint {
             engine: Baton::new(engine),
             bell,
             rank,
             ranks,
             spin_count,
+            pass_end,
             waiter_count: AtomicU32::new(0),
             is_aborted: AtomicBool::new(false),
             look: Mutex::default(),
+            stall: Mutex::default(),
+            id,
             cause: Mutex::default(),
             told: OnceLock::new(),
-        })
+        });
+        patience::enter(&endpoint);
+        endpoint
     }
 
     /// The engine, once nobody polls it.
@@ -227,7 +243,7 @@ impl Endpoint {
     /// Does a lone message the short way, if it comes to that soon. `false`: nothing has happened.
     #[inline]
     pub fn pass(&self, op: &Op) -> bool {
-        if op.shape.peer == self.rank || op.bytes() > PASS_BYTES {
+        if op.shape.peer == self.rank || op.bytes() >= self.pass_end {
             return false;
         }
         let mut engine = self.engine.take();
@@ -342,84 +358,6 @@ pub fn wait_until(is_done: impl Fn() -> bool) {
             std::thread::sleep(LOOK_EVERY);
         }
     }
-}
-
-/// One wait, and what it does meanwhile: looks after the peers, warns, and gives up where a setting says so.
-#[derive(Debug)]
-struct Patience {
-    waiter: Waiter,
-    idle_since: Option<Instant>,
-    checked_at: Option<Instant>,
-    has_warned: bool,
-}
-
-impl Patience {
-    fn new(spin_count: u32) -> Patience {
-        let waiter = Waiter::new(spin_count / BURST_POLLS);
-        Patience { waiter, idle_since: None, checked_at: None, has_warned: false }
-    }
-
-    /// A moment of waiting for `endpoints`, which are asked for only when it is time to sleep.
-    fn pause<'a>(&mut self, has_moved: bool, endpoints: impl FnOnce() -> Vec<&'a Arc<Endpoint>>) {
-        if has_moved {
-            self.waiter.reset();
-            self.idle_since = None;
-            return;
-        }
-        if let Pause::Sleep(bound) = self.waiter.pause() {
-            let endpoints = endpoints();
-            let now = Instant::now();
-            let idle = now - *self.idle_since.get_or_insert(now);
-            self.look_around(now, idle, &endpoints);
-            doze(&endpoints, bound);
-        }
-    }
-
-    fn look_around(&mut self, now: Instant, idle: Duration, endpoints: &[&Arc<Endpoint>]) {
-        if self.checked_at.is_some_and(|at| now - at < CHECK_EVERY) {
-            return;
-        }
-        self.checked_at = Some(now);
-        let config = Config::get();
-        for endpoint in endpoints {
-            let Some(mut engine) = endpoint.engine.try_take() else { continue };
-            // A sleeper must not keep mapped what a peer has freed meanwhile.
-            engine.forget_freed();
-            engine.check_peers();
-            if idle >= config.warn_after && !self.has_warned {
-                self.has_warned = true;
-                warn_of_long_wait(endpoint, &engine, idle);
-            }
-            if config.timeout.is_some_and(|timeout| idle >= timeout) {
-                let (current, peers) = (engine.current(), names(&engine.waited_for()));
-                engine.fail(Error::Timeout(format!(
-                    "rank {} waited {} s in {current} for {peers}; SHOAL_TIMEOUT says that is too long",
-                    endpoint.rank,
-                    idle.as_secs()
-                )));
-            }
-        }
-    }
-}
-
-fn warn_of_long_wait(endpoint: &Endpoint, engine: &HostEngine, idle: Duration) {
-    let peers = engine.waited_for();
-    crate::trace::log::warn(format_args!(
-        "rank {} of {} has waited {} s in {}; missing: {}",
-        endpoint.rank,
-        endpoint.ranks,
-        idle.as_secs(),
-        engine.current(),
-        names(&peers)
-    ));
-}
-
-fn names(peers: &[u32]) -> String {
-    if peers.is_empty() {
-        return "earlier work of its streams".into();
-    }
-    let list: Vec<String> = peers.iter().map(|peer| format!("rank {peer}")).collect();
-    list.join(", ")
 }
 
 /// Sleeps until one of the endpoints may go on.

@@ -8,6 +8,8 @@
 //! - `counts`: what is counted.
 //! - `held`: batches that leave together, since their path was busy.
 //! - `one_sided`: puts, signals and waits, which are batches of their own.
+//! - `stall`: where ranks stand in long waits, and the verdict on one that takes too long.
+//! - `tracing`: what a trace says of each batch.
 //! - `run`: where the running plan stands. `act`: the hands that touch memory and the transport.
 //! - `stream`: streams of the host device, and launches, which tie batches of several communicators together.
 
@@ -19,7 +21,9 @@ pub mod driver;
 mod held;
 pub mod one_sided;
 mod run;
+pub mod stall;
 pub mod stream;
+mod tracing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,19 +37,19 @@ use crate::op::{Op, Wish};
 use crate::schedule::Algorithm;
 use crate::trace::log;
 use crate::trace::record::{self, Ended, LONE_COUNT, Recorder, Sealed};
-use crate::transport::{Peer, Standing, Transport};
+use crate::transport::{Peer, Transport};
 use crate::tune::estimate;
 use crate::tune::table::Table;
 use act::Hands;
 use cache::{Cache, PlanId};
-use compile::Part;
+use compile::{Part, Work};
 use counts::Counter;
 use one_sided::OneSided;
 use run::{Advance, Run};
 use stream::Launch;
 
 /// Batches of one-sided calls have no shape.
-const ONE_SIDED: Sealed = Sealed::new(record::Kind::OneSided, 0, 0, 0);
+const ONE_SIDED: Sealed = Sealed::new(record::Kind::OneSided, head::ONE_SIDED_CALLS, 0, 0);
 
 /// What a poll did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,10 +96,14 @@ pub struct Engine<T, D> {
     used_signals: one_sided::Used,
     submitted: u64,
     completed: u64,
+    /// Polls by which something moved.
+    move_count: u64,
     failure: Option<Error>,
     /// The transport is not to be touched any more.
     has_left: bool,
     recorder: Recorder,
+    /// What a trace calls one-sided calls, once it does.
+    one_sided_id: Option<u32>,
 }
 
 impl<T: Transport, D: Device> Engine<T, D> {
@@ -114,15 +122,27 @@ impl<T: Transport, D: Device> Engine<T, D> {
             used_signals: one_sided::Used::new(),
             submitted: 0,
             completed: 0,
+            move_count: 0,
             failure: None,
             has_left: false,
             recorder: Recorder::default(),
+            one_sided_id: None,
         }
     }
 
-    /// From now on `recorder` notes what is done.
-    pub fn record_by(&mut self, recorder: Recorder) {
-        self.recorder = recorder;
+    /// From now on what is done is noted: the newest `count` batches at least, where other ranks can see it if there
+    /// is such a place; of none with 0.
+    ///
+    /// # Errors
+    /// The system has no memory.
+    pub fn record(&mut self, count: usize) -> Result<()> {
+        let (rank, ranks) = (self.hands.rank, self.hands.ranks);
+        let shared = if count == 0 { None } else { self.hands.transport.records(rank) };
+        self.recorder = match shared {
+            Some(ring) => Recorder::over(ring, rank, ranks),
+            None => Recorder::new(count, rank, ranks)?,
+        };
+        Ok(())
     }
 
     /// What notes what is done.
@@ -214,16 +234,21 @@ impl<T: Transport, D: Device> Engine<T, D> {
                 Ok(Advance::Done) => {
                     self.completed += 1;
                     let ended = if plan.is_long { Ended::Now } else { Ended::ByLook };
-                    let lone_bytes = self.hands.counts.short_bytes();
-                    self.recorder.end(plan.sealed, self.completed, ended, lone_bytes);
+                    self.recorder.end(plan.sealed, self.completed, ended, self.hands.so_far());
+                    if self.recorder.is_tracing() {
+                        self.note(id, None, false);
+                    }
                     return self.submitted;
                 }
-                Ok(_) => self.recorder.look(),
+                Ok(advance) => self.recorder.look(advance == Advance::Waiting),
                 Err(error) => {
-                    let (sealed, lone_bytes) = (plan.sealed, self.hands.counts.short_bytes());
+                    let (sealed, so_far) = (plan.sealed, self.hands.so_far());
                     self.fail(error);
                     self.completed += 1;
-                    self.recorder.end(sealed, self.completed, Ended::Failed, lone_bytes);
+                    self.recorder.end(sealed, self.completed, Ended::Failed, so_far);
+                    if self.recorder.is_tracing() {
+                        self.note(id, None, true);
+                    }
                     return self.submitted;
                 }
             }
@@ -246,7 +271,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
             self.submitted += 1;
             self.completed += 1;
             if self.completed.is_multiple_of(LONE_COUNT) {
-                self.recorder.end_run(self.completed, self.hands.counts.short_bytes());
+                self.recorder.end_run(self.completed, self.hands.so_far());
             }
         }
         pass
@@ -321,8 +346,15 @@ impl<T: Transport, D: Device> Engine<T, D> {
             Some(run) => run.advance(&mut self.hands, &mut self.used_signals)?,
         };
         Ok(match advance {
-            Advance::Waiting => Poll::Waiting,
-            Advance::Moved => Poll::Moved,
+            Advance::Waiting => {
+                self.recorder.look_queued(true);
+                Poll::Waiting
+            }
+            Advance::Moved => {
+                self.recorder.look_queued(false);
+                self.move_count += 1;
+                Poll::Moved
+            }
             Advance::Done => {
                 self.complete_front(None);
                 Poll::Moved
@@ -336,7 +368,10 @@ impl<T: Transport, D: Device> Engine<T, D> {
         self.completed += 1;
         let sealed = if job.plan == PlanId::NONE { ONE_SIDED } else { self.cache.get(job.plan).sealed };
         let ended = if error.is_some() { Ended::Failed } else { Ended::Now };
-        self.recorder.end(sealed, self.completed, ended, self.hands.counts.short_bytes());
+        self.recorder.end(sealed, self.completed, ended, self.hands.so_far());
+        if self.recorder.is_tracing() {
+            self.note(job.plan, job.launch.as_deref(), error.is_some());
+        }
         if let Some(launch) = &job.launch {
             launch.finish_one(error);
         }
@@ -393,6 +428,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
     fn leave(&mut self, how: Peer) {
         if !self.has_left {
             self.has_left = true;
+            self.recorder.leave();
             self.hands.transport.leave(how);
         }
     }
@@ -491,48 +527,6 @@ impl<T: Transport, D: Device> Engine<T, D> {
             && !states.iter().any(|state| matches!(state, Peer::Dead | Peer::Aborted))
     }
 
-    /// Ranks that wait for one another in different calls send nothing by which they would notice. So each
-    /// says where it stands, and looks where those stand that it waits for.
-    fn compare_standings(&mut self) {
-        let Some((part, is_begun)) = self.running() else { return };
-        let own = if is_begun { self.run.stands_at(part) } else { None };
-        let waited_for = self.waited_for();
-        let bit = |rank: u32| 1_u64.checked_shl(rank).unwrap_or(0);
-        if let Some((head, peers)) = &own {
-            let waits_for = peers.iter().fold(0, |bits, peer| bits | bit(*peer));
-            self.hands.transport.stand(Standing { head: *head, waits_for });
-        }
-        let own = own.map(|(head, _)| head);
-        for peer in waited_for {
-            let Some(theirs) = self.hands.transport.standing(peer) else { continue };
-            let number = head::sequence(theirs.head);
-            let disagree = match own {
-                Some(own) => number == head::sequence(own) && theirs.head != own,
-                // The peer waits for this rank in a collective that this rank has not begun, and this rank
-                // waits for the peer, which can do nothing else before.
-                None => {
-                    is_begun
-                        && number == self.hands.collective_count
-                        && theirs.waits_for & bit(self.hands.rank) != 0
-                }
-            };
-            if disagree && own.is_none() && self.poll() != Poll::Waiting {
-                // It goes on, and stands elsewhere now.
-                return;
-            }
-            if disagree {
-                self.fail(Error::Mismatch(format!(
-                    "ranks disagree: rank {} is in {}; rank {peer} is in {}; make both call the same \
-                     operations in the same order with the same sizes",
-                    self.hands.rank,
-                    self.current(),
-                    head::describe(theirs.head)
-                )));
-                return;
-            }
-        }
-    }
-
     /// What runs, and whether it has begun.
     fn running(&self) -> Option<(&Part, bool)> {
         let job = self.queue.front().filter(|job| job.one_sided.is_none())?;
@@ -565,9 +559,14 @@ impl<T: Transport, D: Device> Engine<T, D> {
         }
         let Some(job) = self.queue.front() else { return "nothing".into() };
         let Some((part, is_begun)) = self.running() else { return "nothing".into() };
-        match self.run.stands_at(part).filter(|_| is_begun) {
-            Some((head, _)) => head::describe(head),
-            None => part.describe(&job.ops, self.hands.collective_count),
+        match (&part.work, job.ops.as_slice()) {
+            (Work::Messages(_), [op]) => {
+                format!("{}, message number {}", part.describe(&job.ops, 0), self.hands.message_number(op))
+            }
+            _ => match self.run.stands_at(part).filter(|_| is_begun) {
+                Some(head) => head::describe(head),
+                None => part.describe(&job.ops, self.hands.collective_count),
+            },
         }
     }
 }

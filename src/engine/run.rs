@@ -131,7 +131,16 @@ impl Run {
             self.done.resize(part.lanes.len(), 0);
         }
         let mut has_moved = false;
+        let is_free = part.plan.waits.is_empty();
         for (lane, steps) in part.lanes.iter().enumerate() {
+            // Most lanes of small collectives are one packet, which is sent, or has come already.
+            if let [step] = &**steps
+                && is_free
+                && hands.at_once(&step.action, &part.work, &self.bounds)
+            {
+                has_moved = true;
+                continue;
+            }
             let mut open = Open { lane: lane as u32, progress: Progress::default() };
             has_moved |= self.poll_lane(&mut open, steps, part, ops, hands)?;
             if (open.progress.next as usize) < steps.len() {
@@ -200,28 +209,25 @@ impl Run {
     /// The peers that open lanes are stuck at. A lane that waits for another lane is not stuck at its peer,
     /// whose packet may have come long ago.
     pub(super) fn waited_for(&self, part: &Part) -> Vec<u32> {
-        let mut peers: Vec<u32> = self.stuck(part).map(|(peer, _)| peer).collect();
+        let mut peers: Vec<u32> = self.stuck(part).collect();
         peers.sort_unstable();
         peers.dedup();
         peers
     }
 
-    /// The head of the first collective of a part that is not done, and the peers that it waits for.
-    pub(super) fn stands_at(&self, part: &Part) -> Option<(Head, Vec<u32>)> {
+    /// The head of the first collective of a part that is not done.
+    pub(super) fn stands_at(&self, part: &Part) -> Option<Head> {
         if let Work::Messages(_) = &part.work {
             return None;
         }
         let owners = self.open.iter().filter_map(|open| Some(coalesce::owner(&next(open, part)?.action)));
-        let first = owners.min().unwrap_or(0);
-        let peers = self.stuck(part).filter(|(_, owner)| *owner == first).map(|(peer, _)| peer);
-        Some((self.bounds.get(first)?.head(), peers.collect()))
+        Some(self.bounds.get(owners.min().unwrap_or(0))?.head())
     }
 
-    /// The peer and the collective of each lane that is stuck at its peer.
-    fn stuck<'a>(&'a self, part: &'a Part) -> impl Iterator<Item = (u32, usize)> + 'a {
+    /// The peer of each lane that is stuck at its peer.
+    fn stuck<'a>(&'a self, part: &'a Part) -> impl Iterator<Item = u32> + 'a {
         let steps = self.open.iter().filter_map(move |open| next(open, part));
-        let steps = steps.filter(move |step| !self.must_wait(step, part));
-        steps.filter_map(|step| Some((peer_of(&step.action)?, coalesce::owner(&step.action))))
+        steps.filter(move |step| !self.must_wait(step, part)).filter_map(|step| peer_of(&step.action))
     }
 }
 

@@ -54,6 +54,14 @@ impl Launch {
         Launch { batches_left: AtomicU32::new(batches), tickets: streams.into_iter().map(take).collect() }
     }
 
+    /// A number for its first stream, the same as long as that lives; not 0.
+    #[must_use]
+    pub fn stream(&self) -> u16 {
+        // Streams lie at least so many bytes apart.
+        let number = |stream: &Arc<Stream>| (Arc::as_ptr(stream).addr() / size_of::<Stream>()) as u16;
+        self.tickets.first().map_or(0, |(stream, _)| number(stream).max(1))
+    }
+
     /// Whether all that was to come before is done.
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -109,9 +109,10 @@ impl Algorithm {
             Algorithm::Exchange | Algorithm::Leaders => !kind.is_point_to_point(),
             Algorithm::TwoShot | Algorithm::DoubleTree => matches!(kind, AllReduce | Broadcast | Reduce),
             Algorithm::Ring => matches!(kind, AllReduce | ReduceScatter | AllGather | Broadcast | Reduce),
-            Algorithm::Tree | Algorithm::Tree4 | Algorithm::Tree8 => {
+            Algorithm::Tree | Algorithm::Tree8 => {
                 matches!(kind, AllReduce | Reduce | Broadcast | Gather | Scatter | AllGather)
             }
+            Algorithm::Tree4 => matches!(kind, AllReduce | Reduce | Broadcast | Gather | Scatter),
             Algorithm::Doubling => matches!(kind, AllReduce | Reduce | AllGather),
             Algorithm::Rabenseifner => matches!(kind, AllReduce | Reduce | ReduceScatter),
             Algorithm::Bruck => {

@@ -31,7 +31,6 @@
 //! | tree | Gather Scatter | p | p | n-1 |
 //! | tree4 | AllReduce | 2k | 3k | 3k |
 //! | tree4 | Reduce Broadcast | k | 3k | 3k |
-//! | tree4 | AllGather | 2k | 6k-1 | 3k n-(n-1) |
 //! | tree4 | Gather Scatter | k | 3k | n-1 |
 //! | tree8 | AllReduce | 2k | 7k | 7k |
 //! | tree8 | Reduce Broadcast | k | 7k | 7k |

@@ -211,7 +211,7 @@ pub(super) fn run(scene: &Scene<'_>) -> Ended {
         run.enqueue(rank, BEGIN);
     }
     while let Some(event) = run.events.pop() {
-        run.now = event.time;
+        run.now = event.time();
         run.handle(event);
     }
     run.finish()
@@ -231,7 +231,7 @@ impl Run<'_> {
     }
 
     fn handle(&mut self, event: Event) {
-        let Event { actor, lane, packet, .. } = event;
+        let (actor, lane, packet) = (event.actor(), event.lane(), event.packet);
         match event.what {
             What::CoreFree => self.core_free(actor),
             What::StepDone => self.step_done(actor, lane),

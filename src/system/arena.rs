@@ -11,7 +11,7 @@
 //! price: a thread keeps the husk of an object until it uses another in the same way, or ends.
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::LocalKey;
@@ -56,10 +56,13 @@ struct Free {
 
 const _: () = assert!(size_of::<Place<u8>>() == PLACE_BYTES);
 
-/// The objects that a thread used last; for a `thread_local!` beside the arena.
+/// The objects that a thread used last; for a `thread_local!` beside the arena. They lie on the heap: a library that is
+/// opened late gets all its threads' own memory from the little that the system keeps for that.
 pub struct Recent<T> {
-    ways: [Cell<Option<Kept<T>>>; WAYS],
+    ways: OnceCell<Box<Ways<T>>>,
 }
+
+type Ways<T> = [Cell<Option<Kept<T>>>; WAYS];
 
 /// A share, and the handle that it came by.
 type Kept<T> = (usize, Arc<T>);
@@ -68,7 +71,13 @@ impl<T> Recent<T> {
     /// Nothing yet.
     #[must_use]
     pub const fn new() -> Recent<T> {
-        Recent { ways: [const { Cell::new(None) }; WAYS] }
+        Recent { ways: OnceCell::new() }
+    }
+
+    #[inline]
+    fn way(&self, index: usize) -> &Cell<Option<Kept<T>>> {
+        let ways = self.ways.get_or_init(|| Box::new([const { Cell::new(None) }; WAYS]));
+        &ways[index % WAYS]
     }
 }
 
@@ -120,7 +129,7 @@ impl<T> Arena<T> {
         let mut call = |object: &Arc<T>| body.take().map(|body| body(object));
         let known = recent.try_with(|recent| {
             // Taken out for the time of the call, so that a call within the call finds nothing to take away.
-            let way = &recent.ways[index % WAYS];
+            let way = recent.way(index);
             let object = match way.take() {
                 Some((number, object)) if number == handle => object,
                 _ => self.get(handle)?,
@@ -160,7 +169,7 @@ impl<T> Arena<T> {
             place.live.store(0, Ordering::Relaxed);
             inside.object.take()
         };
-        let _ = recent.try_with(|recent| recent.ways[index % WAYS].take());
+        let _ = recent.try_with(|recent| recent.ways.get().map(|ways| ways[index % WAYS].take()));
         self.return_place(index);
         object
     }

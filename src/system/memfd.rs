@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// Not executable, and never to become so; since Linux 6.3.
 const NOEXEC_SEAL: libc::c_uint = 8;
-const REMEDY: &str = "raise the limits on open files and memory";
+const REMEDY: &str = "raise the limits on open files and memory (ulimit -n, -v)";
 
 /// A file of `bytes` zeros that can neither shrink nor grow any more (so that mapped memory never vanishes).
 /// It takes memory only where it is touched.
@@ -25,7 +25,7 @@ pub fn create(name: &CStr, bytes: u64) -> Result<OwnedFd> {
         raw = unsafe { libc::memfd_create(name.as_ptr(), flags) };
     }
     if raw < 0 {
-        return Err(Error::system("creating a file of shared memory", last(), REMEDY));
+        return Err(Error::refused("creating a file of shared memory", &last(), "memfd_create", REMEDY));
     }
     // SAFETY: the call above succeeded, so `raw` is an open descriptor that nobody else owns.
     let file = unsafe { OwnedFd::from_raw_fd(raw) };

@@ -35,25 +35,6 @@ pub struct AllocationFacts {
     pub offset: usize,
 }
 
-/// What a birth takes of the address space at most, and more than that.
-const BIRTH_BYTES: usize = 16 << 20;
-
-/// Whether there is room for a birth. Maps and threads that find none are errors; a few bytes of the heap that
-/// find none end the program, so nothing is begun that could come to that.
-///
-/// # Errors
-/// The address space is used up, or limited.
-pub fn check_room() -> Result<()> {
-    let mut room: Vec<u8> = Vec::new();
-    room.try_reserve_exact(BIRTH_BYTES).map_err(|cause| {
-        Error::system(
-            "looking for 16 MiB of address space to make a communicator in",
-            cause,
-            "raise the limit of address space (ulimit -v)",
-        )
-    })
-}
-
 /// What the file of an allocation is called where the system shows it.
 const FILE_NAME: &CStr = c"shoal-memory";
 

@@ -20,10 +20,13 @@ pub mod memory;
 pub mod namespace;
 pub mod passing;
 pub mod permit;
+pub mod process;
 pub mod random;
+pub mod room;
 pub mod say;
 pub mod slots;
 pub mod socket;
+pub mod tape;
 pub mod thread;
 pub mod wait;
 

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! head:   | magic | version, record bytes | records | rank, ranks | ticks | ns of the same moment | 0 | 0 |
-//! record: | number + 1 | shape | sequence | bytes | start | end | operations, kind, failed | lone messages before |
+//! record: | number + 1 | what | collectives so far, root or peer | sequence | bytes | start | end | the rest |
+//! rest:   bits 0..24 operations | 24..28 kind | 28 failed | 29..37 lone messages before | 37..64 their bytes
 //! ```
 //! All are words of eight bytes in one mapping (`system::slots`), so a reader of the memory alone, also after
-//! the process's death, finds every whole record. Times are readings of the processor's counter.
+//! the process's death, finds every whole record. It is the memory that the ranks of a host share, where there is
+//! some: whoever waits in vain reads there what others did last (`engine::stall`), and so does `shoal doctor --job`.
+//! Times are readings of the processor's counter. What a batch was is a head as of packets (`coalesce::head`).
 //!
 //! # What it costs, and how that was chosen
 //! A reading of the counter takes 20 to 40 cycles, which is a tenth of the fastest call there is. So:
@@ -22,8 +25,10 @@
 #![forbid(unsafe_code)]
 
 use crate::error::Result;
+use crate::op::Head;
 use crate::system::clock;
 use crate::system::slots::Slots;
+use crate::trace::tracer::{Done, Tracer};
 
 /// A batch of so many bytes is timed from before its first look.
 pub const LONG_BYTES: u64 = 4096;
@@ -33,7 +38,7 @@ pub const LONG_COUNT: usize = 32;
 pub const LONE_COUNT: u64 = 64;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"shoalrec");
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const RECORD_BYTES: u64 = 64;
 
 /// What a record is of.
@@ -51,31 +56,39 @@ pub enum Kind {
 /// What a batch is, as it was sealed: words of a record, made once for all batches of a shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sealed {
-    shape: u64,
+    head: Head,
     bytes: u64,
-    /// Operations in the lower half, the kind above.
-    what: u64,
+    /// Operations and kind.
+    rest: u64,
 }
 
 impl Sealed {
-    /// Of `operations` that count so many bytes. `shape` is the hash of their shapes; equal shapes have equal
-    /// hashes, in every process.
+    /// Of `operations` (as many as can be told) that count so many bytes, and are what `head` says.
     #[must_use]
-    pub const fn new(kind: Kind, shape: u64, bytes: u64, operations: u32) -> Sealed {
-        Sealed { shape, bytes, what: operations as u64 | (kind as u64) << KIND_BIT }
+    pub const fn new(kind: Kind, head: Head, bytes: u64, operations: u64) -> Sealed {
+        let operations = if operations > OPERATIONS { OPERATIONS } else { operations };
+        Sealed { head, bytes, rest: operations | (kind as u64) << KIND_BIT }
     }
 }
 
-const KIND_BIT: u32 = 32;
-const FAILED: u64 = 1 << 40;
+const OPERATIONS: u64 = (1 << KIND_BIT) - 1;
+const KIND_BIT: u32 = 24;
+const FAILED: u64 = 1 << 28;
+const LONE_BIT: u32 = 29;
+const LONE_BYTES_BIT: u32 = 37;
+// Between two records lie at most so many lone messages of a page each.
+const _: () =
+    assert!(LONE_COUNT < 1 << (LONE_BYTES_BIT - LONE_BIT) && LONE_COUNT << 12 < 1 << (64 - LONE_BYTES_BIT));
 
 /// What is known of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     /// What it was.
     pub kind: Kind,
-    /// The hash of the shapes of its operations.
-    pub shape: u64,
+    /// What it was, as [`Sealed`] was told.
+    pub head: Head,
+    /// How many collectives the communicator had begun by its end.
+    pub collectives: u32,
     /// What they count, in bytes.
     pub bytes: u64,
     /// How many they are.
@@ -95,24 +108,41 @@ pub struct Record {
 }
 
 impl Record {
-    fn from_words([shape, sequence, bytes, start_ticks, end_ticks, what, lone]: [u64; 7]) -> Record {
-        let kind = match what >> KIND_BIT & 0xff {
+    /// As it lies in the memory of whichever rank wrote it.
+    #[must_use]
+    pub fn from_words([what, which, sequence, bytes, start_ticks, end_ticks, rest]: [u64; 7]) -> Record {
+        let kind = match rest >> KIND_BIT & 0xf {
             0 => Kind::Batch,
             1 => Kind::OneSided,
             _ => Kind::Lone,
         };
         Record {
             kind,
-            shape,
+            head: Head { what, which: which >> 32 << 32 },
+            collectives: which as u32,
             bytes,
-            operations: what as u32,
+            operations: (rest & OPERATIONS) as u32,
             sequence,
             start_ticks,
             end_ticks,
-            has_failed: what & FAILED != 0,
-            lone_count: (lone >> 32) as u32,
-            lone_bytes: lone as u32,
+            has_failed: rest & FAILED != 0,
+            lone_count: (rest >> LONE_BIT) as u8 as u32,
+            lone_bytes: (rest >> LONE_BYTES_BIT) as u32,
         }
+    }
+}
+
+/// How long ago the batch of a record ended, by the head of its ring and the time now.
+#[must_use]
+pub fn age_ns(ring: &Slots, record: &Record) -> u64 {
+    let [_, _, _, _, ticks, ns, ..] = ring.head();
+    let (now_ticks, now_ns) = (clock::ticks(), clock::now_ns());
+    let age_ticks = now_ticks.saturating_sub(record.end_ticks);
+    let (span_ticks, span_ns) = (now_ticks.saturating_sub(ticks), now_ns.saturating_sub(ns));
+    if span_ticks == 0 {
+        0
+    } else {
+        (u128::from(age_ticks) * u128::from(span_ns) / u128::from(span_ticks)) as u64
     }
 }
 
@@ -127,11 +157,22 @@ pub enum Ended {
     Failed,
 }
 
+/// What the communicator has counted until a record is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SoFar {
+    /// Bytes of all lone messages.
+    pub lone_bytes: u64,
+    /// Collectives that were begun.
+    pub collectives: u32,
+}
+
 /// Notes what one communicator does. It is told, and reads the clock; nobody asks it.
 #[derive(Debug, Default)]
 pub struct Recorder {
     /// `None`: nothing is noted.
     ring: Option<Slots>,
+    /// Whether others see the ring.
+    is_shared: bool,
     written: u64,
     /// Of the record that was written last.
     sequence: u64,
@@ -145,6 +186,10 @@ pub struct Recorder {
     look_ticks: u64,
     /// Whether the next batch of the queue was there when the one before ended.
     follows: bool,
+    /// What keeps everything, if something does.
+    tracer: Option<Box<Tracer>>,
+    /// For how long nothing has moved since the batch under way began; only for the tracer.
+    waited_ticks: u64,
 }
 
 impl Recorder {
@@ -156,28 +201,86 @@ impl Recorder {
         if count == 0 {
             return Ok(Recorder::default());
         }
+        let own = Recorder::over(Slots::new(count)?, rank, ranks);
+        Ok(Recorder { is_shared: false, ..own })
+    }
+
+    /// One that writes to a ring that others see.
+    #[must_use]
+    pub fn over(mut ring: Slots, rank: u32, ranks: u32) -> Recorder {
         let places = u64::from(rank) | u64::from(ranks) << 32;
-        let (form, count) = (VERSION | RECORD_BYTES << 32, Slots::rounded(count));
-        let head = [MAGIC, form, count as u64, places, clock::ticks(), clock::now_ns(), 0, 0];
-        Ok(Recorder { ring: Some(Slots::new(count, head)?), ..Recorder::default() })
+        let (form, count) = (VERSION | RECORD_BYTES << 32, ring.count());
+        ring.begin([MAGIC, form, count, places, clock::ticks(), clock::now_ns(), 0, 0]);
+        Recorder { ring: Some(ring), is_shared: true, ..Recorder::default() }
+    }
+
+    /// From now on everything is kept as well; to be told by [`Self::note`] behind each [`Self::end`].
+    pub fn trace_by(&mut self, tracer: Tracer) {
+        self.tracer = Some(Box::new(tracer));
+    }
+
+    /// Whether everything is kept.
+    #[must_use]
+    #[inline]
+    pub fn is_tracing(&self) -> bool {
+        self.tracer.is_some()
+    }
+
+    /// What keeps everything, if something does.
+    pub fn tracer(&mut self) -> Option<&mut Tracer> {
+        self.tracer.as_deref_mut()
+    }
+
+    /// Keeps the batch that ended last: what it was by its id, if there was room to say it.
+    pub fn note(&mut self, id: Option<u32>, sequence: u64, stream: u16, has_failed: bool) {
+        let (start_ticks, end_ticks, waited_ticks) = (self.start_ticks, self.end_ticks, self.waited_ticks);
+        if let Some(tracer) = &mut self.tracer {
+            // Of a batch that was given up before it began no start is known.
+            let start_ticks = if start_ticks == 0 { end_ticks } else { start_ticks };
+            tracer.write(id, &Done { sequence, start_ticks, end_ticks, waited_ticks, stream, has_failed });
+        }
+    }
+
+    /// Lets go of memory that is shared and of the trace; nothing is noted from now on.
+    pub fn leave(&mut self) {
+        self.tracer = None;
+        if self.is_shared {
+            self.ring = None;
+        }
     }
 
     /// A batch starts that is looked at right away; `is_long` if it is worth a reading of its own.
     #[inline]
     pub fn begin(&mut self, is_long: bool) {
         self.look_ticks = 0;
-        self.start_ticks = if is_long && self.ring.is_some() { clock::ticks() } else { 0 };
+        self.start_ticks = 0;
+        if is_long && self.ring.is_some() {
+            self.start_ticks = clock::ticks();
+            self.waited_ticks = 0;
+        }
     }
 
-    /// A look in vain, with a moment's rest: the line that is looked at is left to the peer that is writing it.
+    /// A look in vain, or at what is not done yet, with a moment's rest: the line that is looked at is left to the peer
+    /// that is writing it. `is_waiting`: nothing moved.
     #[inline]
-    pub fn look(&mut self) {
+    pub fn look(&mut self, is_waiting: bool) {
         if self.ring.is_none() {
             return std::hint::spin_loop();
         }
+        let before = self.look_ticks.max(self.start_ticks);
         self.look_ticks = clock::ticks();
         if self.start_ticks == 0 {
             self.start_ticks = self.look_ticks;
+        } else if is_waiting {
+            self.waited_ticks += self.look_ticks.saturating_sub(before);
+        }
+    }
+
+    /// A look at the front of a queue, for the trace.
+    #[inline]
+    pub fn look_queued(&mut self, is_waiting: bool) {
+        if self.is_tracing() {
+            self.look(is_waiting);
         }
     }
 
@@ -187,6 +290,7 @@ impl Recorder {
         if self.ring.is_some() {
             self.start_ticks = if self.follows { self.end_ticks } else { clock::ticks() };
             self.look_ticks = 0;
+            self.waited_ticks = 0;
         }
     }
 
@@ -196,9 +300,9 @@ impl Recorder {
         self.follows = false;
     }
 
-    /// The batch that was begun is done, as number `sequence`. `lone_bytes` is the sum over all lone messages so far.
+    /// The batch that was begun is done, as number `sequence`.
     #[inline]
-    pub fn end(&mut self, sealed: Sealed, sequence: u64, ended: Ended, lone_bytes: u64) {
+    pub fn end(&mut self, sealed: Sealed, sequence: u64, ended: Ended, so_far: SoFar) {
         if self.ring.is_some() {
             let has_looked = ended == Ended::ByLook && self.look_ticks != 0;
             let end_ticks = if has_looked { self.look_ticks } else { clock::ticks() };
@@ -206,36 +310,38 @@ impl Recorder {
             let lone_count = sequence.wrapping_sub(self.sequence).wrapping_sub(1) as u32;
             self.follows = true;
             let failed = if ended == Ended::Failed { FAILED } else { 0 };
-            let sealed = Sealed { what: sealed.what | failed, ..sealed };
-            self.write(sealed, [sequence, start_ticks, end_ticks, lone_bytes], lone_count);
+            let sealed = Sealed { rest: sealed.rest | failed, ..sealed };
+            self.write(sealed, [sequence, start_ticks, end_ticks], lone_count, so_far);
         }
     }
 
     /// Lone messages went the short way, the last of them as number `sequence`: time for a record of their run, which
     /// starts where the record before ended.
     #[cold]
-    pub fn end_run(&mut self, sequence: u64, lone_bytes: u64) {
+    pub fn end_run(&mut self, sequence: u64, so_far: SoFar) {
         if self.ring.is_some() {
             let end_ticks = clock::ticks();
             let start_ticks = if self.end_ticks == 0 { end_ticks } else { self.end_ticks };
-            let sealed = Sealed::new(Kind::Lone, 0, 0, 0);
+            let sealed = Sealed::new(Kind::Lone, Head { what: 0, which: 0 }, 0, 0);
             let lone_count = sequence.wrapping_sub(self.sequence) as u32;
-            self.write(sealed, [sequence, start_ticks, end_ticks, lone_bytes], lone_count);
+            self.write(sealed, [sequence, start_ticks, end_ticks], lone_count, so_far);
         }
     }
 
     #[inline]
     fn write(
         &mut self,
-        Sealed { shape, bytes, what }: Sealed,
-        [sequence, start_ticks, end_ticks, lone_bytes]: [u64; 4],
+        Sealed { head, bytes, rest }: Sealed,
+        [sequence, start_ticks, end_ticks]: [u64; 3],
         lone_count: u32,
+        so_far: SoFar,
     ) {
         let Some(ring) = &mut self.ring else { return };
-        let run_bytes = lone_bytes.wrapping_sub(self.lone_bytes) as u32;
-        let lone = u64::from(run_bytes) | u64::from(lone_count) << 32;
-        (self.sequence, self.lone_bytes, self.end_ticks) = (sequence, lone_bytes, end_ticks);
-        ring.write(self.written, [shape, sequence, bytes, start_ticks, end_ticks, what, lone]);
+        let run_bytes = so_far.lone_bytes.wrapping_sub(self.lone_bytes);
+        let rest = rest | u64::from(lone_count as u8) << LONE_BIT | run_bytes << LONE_BYTES_BIT;
+        let which = head.which | u64::from(so_far.collectives);
+        (self.sequence, self.lone_bytes, self.end_ticks) = (sequence, so_far.lone_bytes, end_ticks);
+        ring.write(self.written, [head.what, which, sequence, bytes, start_ticks, end_ticks, rest]);
         self.written += 1;
     }
 
@@ -258,7 +364,8 @@ impl Recorder {
 mod tests {
     use super::*;
 
-    const SMALL: Sealed = Sealed::new(Kind::Batch, 0x5ea1, 8, 1);
+    const HEAD: Head = Head { what: 0x5ea1, which: 3 << 32 };
+    const SMALL: Sealed = Sealed::new(Kind::Batch, HEAD, 8, 1);
 
     fn recorder() -> Recorder {
         Recorder::new(8, 1, 2).unwrap()
@@ -269,10 +376,12 @@ mod tests {
         for kind in [Kind::Batch, Kind::OneSided, Kind::Lone] {
             for ended in [Ended::Now, Ended::Failed] {
                 let mut recorder = recorder();
-                recorder.end(Sealed::new(kind, u64::MAX, 1 << 40, u32::MAX), 64, ended, 63 * 4096);
+                let so_far = SoFar { lone_bytes: 63 * 4096, collectives: u32::MAX };
+                recorder.end(Sealed::new(kind, HEAD, 1 << 40, u64::MAX), 64, ended, so_far);
                 let [record] = recorder.records()[..] else { panic!("one record") };
-                let Record { shape, bytes, operations, .. } = record;
-                assert_eq!((record.kind, shape, bytes, operations), (kind, u64::MAX, 1 << 40, u32::MAX));
+                let Record { head, bytes, operations, .. } = record;
+                assert_eq!((record.kind, head, bytes, operations), (kind, HEAD, 1 << 40, (1 << 24) - 1));
+                assert_eq!(record.collectives, u32::MAX);
                 assert_eq!(record.has_failed, ended == Ended::Failed);
                 assert_eq!((record.sequence, record.lone_count, record.lone_bytes), (64, 63, 63 * 4096));
             }
@@ -283,9 +392,9 @@ mod tests {
     fn a_small_batch_that_never_waited_has_one_time() {
         let mut recorder = recorder();
         recorder.begin(false);
-        recorder.end(SMALL, 1, Ended::ByLook, 0);
+        recorder.end(SMALL, 1, Ended::ByLook, SoFar::default());
         let [record] = recorder.records()[..] else { panic!("one record") };
-        assert_eq!((record.shape, record.bytes, record.sequence, record.lone_count), (0x5ea1, 8, 1, 0));
+        assert_eq!((record.head, record.bytes, record.sequence, record.lone_count), (HEAD, 8, 1, 0));
         assert!(record.start_ticks == record.end_ticks && record.end_ticks > 0);
     }
 
@@ -294,13 +403,13 @@ mod tests {
         let mut recorder = recorder();
         recorder.begin(false);
         let before = clock::ticks();
-        recorder.look();
-        recorder.look();
+        recorder.look(true);
+        recorder.look(true);
         let after = clock::ticks();
-        recorder.end(SMALL, 1, Ended::ByLook, 0);
+        recorder.end(SMALL, 1, Ended::ByLook, SoFar::default());
         recorder.begin(true);
-        recorder.look();
-        recorder.end(SMALL, 2, Ended::Now, 0);
+        recorder.look(true);
+        recorder.end(SMALL, 2, Ended::Now, SoFar::default());
         let [waited, long] = recorder.records()[..] else { panic!("two records") };
         assert!(before <= waited.start_ticks && waited.start_ticks < waited.end_ticks);
         assert!(waited.end_ticks <= after && after <= long.start_ticks);
@@ -311,12 +420,12 @@ mod tests {
     fn who_follows_in_a_queue_starts_when_the_one_before_ends() {
         let mut recorder = recorder();
         recorder.begin_queued();
-        recorder.end(SMALL, 1, Ended::Now, 0);
+        recorder.end(SMALL, 1, Ended::Now, SoFar::default());
         recorder.begin_queued();
-        recorder.end(SMALL, 2, Ended::Failed, 0);
+        recorder.end(SMALL, 2, Ended::Failed, SoFar::default());
         recorder.rest();
         recorder.begin_queued();
-        recorder.end(SMALL, 3, Ended::Now, 0);
+        recorder.end(SMALL, 3, Ended::Now, SoFar::default());
         let [first, second, third] = recorder.records()[..] else { panic!("three records") };
         assert!(first.start_ticks < first.end_ticks && first.end_ticks == second.start_ticks);
         assert!(second.has_failed && !third.has_failed && second.end_ticks < third.start_ticks);
@@ -329,16 +438,16 @@ mod tests {
         for sequence in 1..=1000 {
             if sequence % 77 == 0 {
                 recorder.begin(false);
-                recorder.end(SMALL, sequence, Ended::ByLook, lone_bytes);
+                recorder.end(SMALL, sequence, Ended::ByLook, SoFar { lone_bytes, collectives: 0 });
             } else {
                 (lone_bytes, count) = (lone_bytes + sequence, count + 1);
                 if sequence % LONE_COUNT == 0 {
-                    recorder.end_run(sequence, lone_bytes);
+                    recorder.end_run(sequence, SoFar { lone_bytes, collectives: 0 });
                 }
             }
             let last = recorder.records().last().copied();
             let [newest, written] = [recorder.records().len() as u64, recorder.written()];
-            assert_eq!(newest, written.min(8));
+            assert_eq!(newest, written.min(32));
             let Some(last) = last.filter(|last| last.sequence == sequence) else { continue };
             assert!(last.lone_count <= LONE_COUNT as u32);
             count -= i64::from(last.lone_count);
@@ -350,10 +459,10 @@ mod tests {
     fn switched_off_it_notes_nothing() {
         let mut recorder = Recorder::new(0, 0, 1).unwrap();
         recorder.begin(true);
-        recorder.look();
-        recorder.end(SMALL, 1, Ended::ByLook, 0);
+        recorder.look(true);
+        recorder.end(SMALL, 1, Ended::ByLook, SoFar::default());
         recorder.begin_queued();
-        recorder.end_run(64, 100);
+        recorder.end_run(64, SoFar { lone_bytes: 100, collectives: 0 });
         assert_eq!((recorder.records(), recorder.written()), (Vec::new(), 0));
     }
 }

@@ -10,6 +10,7 @@ use super::ucx::{Net, UcxTransport};
 use super::{Bulk, Front, Head, Peer, Standing, Transport, Whole};
 use crate::error::{Error, Result};
 use crate::op::Address;
+use crate::system::slots::Slots;
 
 /// One rank's lines to all its peers.
 #[derive(Debug)]
@@ -203,6 +204,14 @@ impl Transport for Lines {
 
     fn standing(&mut self, peer: u32) -> Option<Standing> {
         to!(self, peer, lines => lines.standing(peer))
+    }
+
+    fn records(&mut self, rank: u32) -> Option<Slots> {
+        to!(self, rank, lines => lines.records(rank))
+    }
+
+    fn process(&mut self, rank: u32) -> Option<i32> {
+        to!(self, rank, lines => lines.process(rank))
     }
 
     unsafe fn put(

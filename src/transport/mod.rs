@@ -19,6 +19,7 @@ pub mod ucx;
 use crate::error::Error;
 use crate::op::Address;
 pub use crate::op::Head;
+use crate::system::slots::Slots;
 pub use lines::{Bell, Lines, sleep_unless};
 
 /// The packet at the front of a line.
@@ -74,6 +75,20 @@ pub struct Standing {
     pub head: Head,
     /// For whom it waits, a bit per rank; of ranks from 64 on nothing is said.
     pub waits_for: u64,
+    /// Which of its batches it is in; 0 if that is not known here.
+    pub batch: u64,
+    /// When it began to stand there, by the clock of its host; 0 if that is not known here.
+    pub since_ns: u64,
+    /// When it last said so; 0 if that is not known here.
+    pub said_ns: u64,
+}
+
+impl Standing {
+    /// Whether it is the same place, whenever it was said.
+    #[must_use]
+    pub fn is_same_place(&self, other: &Standing) -> bool {
+        (self.head, self.waits_for, self.batch) == (other.head, other.waits_for, other.batch)
+    }
 }
 
 /// The lines between this rank and its peers. One owner at a time calls it.
@@ -171,6 +186,16 @@ pub trait Transport {
     /// What the peer last said of where it stands; it may have gone on since. What it sent before it said so has
     /// come by now.
     fn standing(&mut self, peer: u32) -> Option<Standing>;
+
+    /// Where a rank (also this one) notes what it does, if that can be seen from here, also after its death.
+    fn records(&mut self, _rank: u32) -> Option<Slots> {
+        None
+    }
+
+    /// The number that the process of a rank (also this one) has here, if it can be seen from here.
+    fn process(&mut self, _rank: u32) -> Option<i32> {
+        None
+    }
 
     /// Writes the next bytes of a put into a window of `peer`, from `offset` of the window on. Returns how many
     /// were written, at least one of `bytes` (not 0).

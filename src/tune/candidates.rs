@@ -48,9 +48,34 @@ pub fn stands_for(choice: Choice, candidates: &[Choice], call: &Call, hosts: &Ho
     candidates.iter().find(same).copied().unwrap_or(choice)
 }
 
+/// The same candidates with large messages in pieces of other sizes, where that makes other plans.
+#[must_use]
+pub fn in_pieces(candidates: &[Choice], sizes_bytes: &[u32], call: &Call, hosts: &Hosts) -> Vec<Choice> {
+    let mut found = Vec::new();
+    for choice in candidates {
+        let mut seen = vec![plans_of(*choice, call, hosts)];
+        for bytes in sizes_bytes {
+            let other = Choice { piece_bytes: Some(*bytes), ..*choice };
+            let plans = plans_of(other, call, hosts);
+            if !seen.contains(&plans) {
+                found.push(other);
+                seen.push(plans);
+            }
+        }
+    }
+    found
+}
+
 /// The plans of all ranks, without their names.
 fn plans(algorithm: Algorithm, call: &Call, hosts: &Hosts) -> Option<Vec<Plan>> {
-    let plan = |rank| schedule::plan(algorithm, call, rank, hosts).map(|plan| Plan { algorithm: "", ..plan });
+    plans_of(Choice::usual(algorithm), call, hosts)
+}
+
+fn plans_of(choice: Choice, call: &Call, hosts: &Hosts) -> Option<Vec<Plan>> {
+    let plan = |rank| {
+        let plan = schedule::plan_in_pieces(choice.algorithm, call, rank, hosts, choice.piece_bytes())?;
+        Some(Plan { algorithm: "", ..plan })
+    };
     (0..call.ranks).map(plan).collect()
 }
 
@@ -81,6 +106,15 @@ mod tests {
         let call = call_of(Kind::AllReduce, 64, DataType::Float32, 64);
         let with = candidates(&call, &Hosts::one(), &[Algorithm::Ring]);
         assert!(with.contains(&Choice::usual(Algorithm::Ring)));
+    }
+
+    #[test]
+    fn other_pieces_are_candidates_where_they_make_other_plans() {
+        let [small, large] = [64, 4 << 20].map(|bytes| call_of(Kind::AllReduce, bytes, DataType::Float32, 4));
+        let ring = [Choice::usual(Algorithm::Ring)];
+        assert_eq!(in_pieces(&ring, &[65_536, 1 << 20], &small, &Hosts::one()), []);
+        let found = in_pieces(&ring, &[65_536, 262_144], &large, &Hosts::one());
+        assert_eq!(found, [Choice::named("ring_65536").unwrap()]);
     }
 
     #[test]

@@ -1,8 +1,7 @@
-//! Which algorithms one call may use, as `algSelection` names them: a list with commas, in letters of either
-//! case; `^` in front of it means all but these.
+//! Which algorithms one call may use, as `algSelection` names them.
 #![forbid(unsafe_code)]
 
-use super::wanted::FOREIGN;
+use super::wanted::{List, is_foreign};
 use crate::op::Kind;
 use crate::schedule::Algorithm;
 
@@ -12,24 +11,19 @@ use crate::schedule::Algorithm;
 /// # Errors
 /// Why the selection cannot be had.
 pub fn select(text: &str, kind: Kind, forced: bool) -> Result<Vec<Algorithm>, String> {
-    let text = text.trim();
-    if text.is_empty() {
+    if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let negated = text.strip_prefix('^');
-    let names = || negated.unwrap_or(text).split(',').map(str::trim).filter(|name| !name.is_empty());
-    let listed: Vec<Algorithm> = names().filter_map(Algorithm::named).collect();
+    let list = List::of(text);
     let serving = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.serves(kind));
-    let allowed: Vec<Algorithm> =
-        serving.filter(|algorithm| listed.contains(algorithm) != negated.is_some()).collect();
+    let allowed: Vec<Algorithm> = serving.filter(|algorithm| list.allows(*algorithm)).collect();
     if !forced {
         return Ok(allowed);
     }
-    if names().next().is_none() {
+    if list.names().next().is_none() {
         return Err("names no algorithm".into());
     }
-    let is_foreign = |name: &str| FOREIGN.iter().any(|known| known.eq_ignore_ascii_case(name));
-    if let Some(unknown) = names().find(|name| Algorithm::named(name).is_none() && !is_foreign(name)) {
+    if let Some(unknown) = list.names().find(|name| Algorithm::named(name).is_none() && !is_foreign(name)) {
         return Err(format!("names {unknown:?}, which is no algorithm"));
     }
     if allowed.is_empty() {

@@ -6,33 +6,45 @@ use crate::op::Kind;
 use crate::schedule::Algorithm;
 
 /// Names of NCCL's that stand for hardware which is not used here: known, and never to be had.
-pub(super) const FOREIGN: [&str; 6] =
-    ["collnet", "collnetdirect", "collnetchain", "nvls", "nvlstree", "nvlspat"];
+const FOREIGN: [&str; 6] = ["collnet", "collnetdirect", "collnetchain", "nvls", "nvlstree", "nvlspat"];
 
-/// One part of the setting: for one operation or for all, these or all but these.
-struct Part<'a> {
-    operation: Option<&'a str>,
-    is_negated: bool,
+pub(super) fn is_foreign(name: &str) -> bool {
+    FOREIGN.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Names with commas, in letters of either case; `^` in front of them means all but these.
+pub(super) struct List<'a> {
+    pub(super) is_negated: bool,
     names: &'a str,
 }
 
-impl Part<'_> {
-    fn names(&self) -> impl Iterator<Item = &str> {
+impl<'a> List<'a> {
+    pub(super) fn of(text: &'a str) -> List<'a> {
+        let text = text.trim();
+        let negated = text.strip_prefix('^');
+        List { is_negated: negated.is_some(), names: negated.unwrap_or(text) }
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.names.split(',').map(str::trim).filter(|name| !name.is_empty())
     }
 
-    fn allows(&self, algorithm: Algorithm) -> bool {
+    pub(super) fn allows(&self, algorithm: Algorithm) -> bool {
         self.names().any(|name| Algorithm::named(name) == Some(algorithm)) != self.is_negated
     }
+}
+
+/// One part of the setting: for one operation or for all.
+struct Part<'a> {
+    operation: Option<&'a str>,
+    list: List<'a>,
 }
 
 fn parts(text: &str) -> impl Iterator<Item = Part<'_>> {
     text.split(';').filter(|part| !part.trim().is_empty()).map(|part| {
         let (operation, list) =
             part.split_once(':').map_or((None, part), |(name, list)| (Some(name.trim()), list));
-        let list = list.trim();
-        let names = list.strip_prefix('^').unwrap_or(list);
-        Part { operation, is_negated: names.len() < list.len(), names }
+        Part { operation, list: List::of(list) }
     })
 }
 
@@ -51,13 +63,13 @@ fn part_for(text: &str, kind: Kind) -> Option<Part<'_>> {
 /// Which algorithms `text` allows for `kind`: `usual` if it is one of them, else the first. `None` if it says
 /// nothing that can be had.
 pub(super) fn choose(text: &str, kind: Kind, usual: Algorithm) -> Option<Algorithm> {
-    let part = part_for(text, kind)?;
-    let allowed = |algorithm: &Algorithm| algorithm.serves(kind) && part.allows(*algorithm);
+    let list = part_for(text, kind)?.list;
+    let allowed = |algorithm: &Algorithm| algorithm.serves(kind) && list.allows(*algorithm);
     if allowed(&usual) {
         return Some(usual);
     }
     // In the order in which they were named; of those that are left by leaving out, in ours.
-    let named = part.names().filter_map(Algorithm::named).find(allowed);
+    let named = list.names().filter_map(Algorithm::named).find(allowed);
     named.or_else(|| Algorithm::ALL.into_iter().find(allowed))
 }
 
@@ -66,15 +78,15 @@ pub(super) fn choose(text: &str, kind: Kind, usual: Algorithm) -> Option<Algorit
 pub fn complaints(name: &str, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let start = format!("{name}={text}");
-    for part in parts(text) {
-        if let Some(name) = part.operation
+    for Part { operation, list } in parts(text) {
+        if let Some(name) = operation
             && !Kind::ALL.into_iter().any(|kind| !kind.is_point_to_point() && is_named(kind, name))
         {
             found.push(format!("{start} names {name:?}, which is no collective"));
         }
-        for name in part.names().filter(|name| Algorithm::named(name).is_none()) {
-            let is_foreign = FOREIGN.iter().any(|known| known.eq_ignore_ascii_case(name));
-            if is_foreign && part.is_negated {
+        for name in list.names().filter(|name| Algorithm::named(name).is_none()) {
+            let is_foreign = is_foreign(name);
+            if is_foreign && list.is_negated {
                 continue;
             }
             found.push(if is_foreign {
@@ -84,11 +96,9 @@ pub fn complaints(name: &str, text: &str) -> Vec<String> {
                 format!("{start} names {name:?}, which is no algorithm; there are {known}")
             });
         }
-        for kind in
-            Kind::ALL.into_iter().filter(|kind| part.operation.is_some_and(|name| is_named(*kind, name)))
-        {
-            let serves = |algorithm: Algorithm| algorithm.serves(kind) && part.allows(algorithm);
-            if part.names().any(|name| Algorithm::named(name).is_some())
+        for kind in Kind::ALL.into_iter().filter(|kind| operation.is_some_and(|name| is_named(*kind, name))) {
+            let serves = |algorithm: Algorithm| algorithm.serves(kind) && list.allows(algorithm);
+            if list.names().any(|name| Algorithm::named(name).is_some())
                 && !Algorithm::ALL.into_iter().any(serves)
             {
                 found.push(format!("{start} leaves no algorithm for {}; the table chooses", kind.name()));

@@ -12,7 +12,6 @@ use shoal::engine::{Engine, Facts, Poll};
 use shoal::error::Error;
 use shoal::op::{Address, Kind, Manner, Op, Shape};
 use shoal::schedule::{Algorithm, Hosts};
-use shoal::trace::record::Recorder;
 use shoal::transport::Peer;
 use shoal::transport::sim::{Network, SimTransport, Weather};
 
@@ -200,7 +199,7 @@ impl<'a> World<'a> {
                     let rank = program.rank_in(comm, world);
                     let transport = networks[comm as usize].join(rank);
                     let mut engine = Engine::new(transport, Host, facts(program, setup, rank));
-                    engine.record_by(Recorder::new(16, rank, program.ranks).expect("a page"));
+                    engine.record(16).expect("a page");
                     engine
                 })
                 .collect(),

@@ -130,7 +130,7 @@ impl World {
         unsafe {
             assert_eq!(pncclCommDestroy(ended), 0);
             assert_eq!(pncclRedOpCreatePreMulSum(&raw mut operator, &raw const TWO, FLOAT, 1, comm), 0);
-            assert_eq!(pncclParamBind(&raw mut handle, c"SHOAL_WARN_AFTER".as_ptr()), 0);
+            assert_eq!(pncclParamBind(&raw mut handle, c"SHOAL_STALL_SECONDS".as_ptr()), 0);
             assert_eq!(shoalStreamCreate(&raw mut ended_stream), 0);
             assert_eq!(shoalStreamDestroy(ended_stream), 0);
         }

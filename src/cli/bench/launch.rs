@@ -59,8 +59,8 @@ impl<'run> Watch<'run> {
     }
 }
 
-/// Runs this program once for each rank, with `arguments`, with `environment` beside what is there, and with its
-/// place in the run.
+/// Runs this program once for each rank, with `arguments`, with what `environment` says of the rank beside what is
+/// there, and with its place in the run.
 ///
 /// # Errors
 /// A rank failed or died, or nothing moves.
@@ -68,7 +68,7 @@ pub(crate) fn processes(
     board: &Board,
     ranks: usize,
     arguments: &[OsString],
-    environment: &[(String, String)],
+    environment: &dyn Fn(usize) -> Vec<(String, String)>,
     patience: Duration,
     report: &mut dyn FnMut(Report),
 ) -> Result<(), Failure> {
@@ -78,7 +78,7 @@ pub(crate) fn processes(
         let mut command = Command::new(&program);
         command.args(arguments).arg("--child").arg(rank.to_string()).arg("--board").arg(board.path());
         command.arg("--parent").arg(std::process::id().to_string()).stdin(Stdio::null());
-        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        command.envs(environment(rank));
         command.stdout(if rank == 0 { Stdio::piped() } else { Stdio::null() });
         children
             .0

@@ -113,7 +113,7 @@ fn start_once(
         return launch::threads(&board, ranks, patience, body, report);
     }
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    launch::processes(&board, ranks, &arguments, environment, patience, report)
+    launch::processes(&board, ranks, &arguments, &|_| environment.to_vec(), patience, report)
 }
 
 /// The same measurement in turn, on each side of a comparison.

@@ -5,11 +5,13 @@
 //! | [`facts`] | what is known, as plain data |
 //! | `gather`, `libraries`, `probe` | ask the system: files, libraries, other processes |
 //! | [`mod@diagnose`] | from facts to findings; pure |
+//! | `job` | a running job, asked from outside: who waits for whom |
 //! | `print` | for people, for programs |
 
 pub mod diagnose;
 pub mod facts;
 mod gather;
+mod job;
 mod libraries;
 mod print;
 mod probe;
@@ -32,6 +34,10 @@ pub struct Options {
     /// Processes of a running job [default: all of this user that have a libnccl loaded]
     #[arg(long, value_delimiter = ',', value_name = "NUMBER,...")]
     pub pid: Vec<u32>,
+    /// Of these processes (ranks of a running job, or who started them) only who waits for whom; the exit code is 1 if
+    /// somebody waits for longer than SHOAL_STALL_SECONDS
+    #[arg(long, value_delimiter = ',', value_name = "NUMBER,...")]
+    pub job: Vec<u32>,
     /// How it is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
@@ -69,16 +75,16 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
     if let Some(place) = &options.read {
         return probe::read(place);
     }
+    if !options.job.is_empty() {
+        return job::run(&options.job, options.format);
+    }
     let root = gather::Root::new(options.root.as_deref());
     let facts = gather::gather(&root, options.program.as_deref(), &options.pid);
     let findings = diagnose(&facts);
-    print!(
-        "{}",
-        match options.format {
-            Format::Text => print::text(&facts, &findings),
-            Format::Json => print::json(&facts, &findings),
-        }
-    );
+    super::print(&match options.format {
+        Format::Text => print::text(&facts, &findings),
+        Format::Json => print::json(&facts, &findings),
+    })?;
     let worst = if options.strict { Level::Warning } else { Level::Fault };
     Ok(findings.iter().all(|finding| finding.level < worst))
 }

@@ -82,15 +82,15 @@ pub(super) fn all(options: &Options) -> Result<Vec<Contender>, Failure> {
     // Loaded here only to see whether it is there; the ranks load it themselves.
     match ucx_sys::Library::load(ucx_sys::USUAL_NAMES) {
         Ok(_) => add("ucx", Starter::Ucx, false, &program),
-        Err(missing) => println!("# {missing}"),
+        Err(missing) => put_line!("# {missing}"),
     }
     if Path::new(WRAPPER).exists() {
         add("gloo", Starter::Gloo, false, &program);
     } else {
-        println!("# no {WRAPPER}: make bench-gloo, which needs libgloo-dev");
+        put_line!("# no {WRAPPER}: make bench-gloo, which needs libgloo-dev");
     }
     for (path, mpi) in missing {
-        println!(
+        put_line!(
             "# no {}: MPICC=mpicc.{mpi} cargo build --release --features mpi --target-dir target-{mpi}",
             path.display()
         );

@@ -79,21 +79,21 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
     let blocks = options.suite.blocks();
     let mut executor = rounds::Processes::new(options);
     let before = canary::measure();
-    println!("# {}", canary::describe(before));
+    put_line!("# {}", canary::describe(before));
     let limits = rounds::Limits { enough: options.rounds.into(), turns: options.rounds_max.into() };
     let figures = rounds::run(&contenders, &blocks, limits, &mut executor)?;
     let after = canary::measure();
     let comparisons = summary::compare(&figures);
     print::table(&mut stdout(), &comparisons, limits.enough)?;
-    println!("# {}", canary::describe(after));
+    put_line!("# {}", canary::describe(after));
     if let Some(path) = &options.record {
         let origin = record::Origin::here(options, [before, after]);
         record::append(path, &origin, &comparisons)?;
-        println!("# added to {}", path.display());
+        put_line!("# added to {}", path.display());
     }
     let wrong: u64 = figures.iter().map(|figure| figure.wrong).sum();
     if wrong > 0 {
-        println!("# Wrong elements: {wrong} FAILED");
+        put_line!("# Wrong elements: {wrong} FAILED");
     }
     Ok(wrong == 0)
 }

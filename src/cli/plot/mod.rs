@@ -53,7 +53,7 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
         .map_err(|error| Failure(format!("cannot read {name}: {error}")))?;
     let lines = record::parse(&text).map_err(|error| Failure(format!("{name}: {error}")))?;
     let Some(output) = &options.output else {
-        print!("{}", table::of(&text, &options.state)?);
+        super::print(&table::of(&text, &options.state)?)?;
         return Ok(true);
     };
     let chosen = record::Chosen {

@@ -86,10 +86,17 @@ impl Line {
 pub(super) fn run(options: &Options, machine: &Machine) -> Result<bool, Failure> {
     let op = options.op.as_deref().unwrap_or_default();
     if options.format == Format::Table {
-        println!("# {op}, {} ranks; {}", options.ranks, words(machine));
-        println!(
+        put_line!("# {op}, {} ranks; {}", options.ranks, words(machine));
+        put_line!(
             "# {:>7}  {:<13} {:>14} {:>14} {:>14} {:>17} {:>13} {:>9}",
-            "bytes", "algorithm", "time_us", "messages", "packets", "sent_bytes", "peak_bytes", "simulated"
+            "bytes",
+            "algorithm",
+            "time_us",
+            "messages",
+            "packets",
+            "sent_bytes",
+            "peak_bytes",
+            "simulated"
         );
     }
     let mut all = Vec::new();
@@ -105,19 +112,19 @@ pub(super) fn run(options: &Options, machine: &Machine) -> Result<bool, Failure>
         });
         for line in lines {
             match options.format {
-                Format::Table => println!("{}", line.row()),
-                Format::Json => println!("{}", json(&line)?),
+                Format::Table => put_line!("{}", line.row()),
+                Format::Json => put_line!("{}", json(&line)?),
             }
             all.push(line);
         }
     }
     if options.format == Format::Table {
         if all.iter().any(|line| line.chosen) {
-            println!("# * what the table takes");
+            put_line!("# * what the table takes");
         }
         let why = all.iter().find_map(|line| Some((&line.algorithm, line.unfolded.as_ref()?)));
         if let Some((algorithm, why)) = why {
-            println!("# {algorithm} was run event by event: {why}");
+            put_line!("# {algorithm} was run event by event: {why}");
         }
     }
     if let Some(output) = &options.output {

@@ -48,10 +48,10 @@ pub(super) fn run(options: &Options, machine: &Machine) -> Result<bool, Failure>
     let (ranks, sizes) = (ranks(options.ranks), sizes());
     let mut cells: Vec<Cell> = Vec::new();
     if options.format == Format::Table {
-        println!("# {op}: who is fastest, by ranks and bytes; {}", words(machine));
+        put_line!("# {op}: who is fastest, by ranks and bytes; {}", words(machine));
         let heads: Vec<_> =
             sizes.iter().map(|bytes| format!("{:>13}", size::display(*bytes as usize))).collect();
-        println!("#  ranks{}", heads.concat());
+        put_line!("#  ranks{}", heads.concat());
     }
     for &ranks in &ranks {
         let row: Vec<Option<Cell>> = sizes.iter().map(|&bytes| cell(machine, kind, ranks, bytes)).collect();
@@ -59,11 +59,11 @@ pub(super) fn run(options: &Options, machine: &Machine) -> Result<bool, Failure>
             Format::Table => {
                 let name = |cell: &Option<Cell>| cell.as_ref().map_or("-", |cell| cell.winner.name());
                 let names: Vec<_> = row.iter().map(|cell| format!("{:>13}", name(cell))).collect();
-                println!("{ranks:>8}{}", names.concat());
+                put_line!("{ranks:>8}{}", names.concat());
             }
             Format::Json => {
                 for cell in row.iter().flatten() {
-                    println!("{}", json(&line(op, cell))?);
+                    put_line!("{}", json(&line(op, cell))?);
                 }
             }
         }

@@ -21,7 +21,7 @@ struct Line<'line> {
 pub(super) fn run(options: &Options, machine: &Machine, name: &str) -> Result<bool, Failure> {
     if name == "list" {
         for (name, words, _) in mix::MIXES {
-            println!("{name:<16} {words}");
+            put_line!("{name:<16} {words}");
         }
         return Ok(true);
     }
@@ -49,11 +49,11 @@ pub(super) fn run(options: &Options, machine: &Machine, name: &str) -> Result<bo
     rows.extend(groups.into_iter().filter(|_| total.groups > 0));
     if options.format == Format::Json {
         for (choice, ns, at_least) in rows {
-            println!("{}", json(&Line { mix: name, choice, time_us: ns / 1000.0, at_least })?);
+            put_line!("{}", json(&Line { mix: name, choice, time_us: ns / 1000.0, at_least })?);
         }
         return Ok(true);
     }
-    println!(
+    put_line!(
         "# {name}: {} calls, {} of them groups of messages; {}",
         total.calls,
         total.groups,
@@ -62,13 +62,13 @@ pub(super) fn run(options: &Options, machine: &Machine, name: &str) -> Result<bo
     for (choice, ns, at_least) in rows {
         let sign = if at_least { ">" } else { " " };
         let ratio = ns / total.fastest_ns.max(0.001);
-        println!("{choice:<22}{sign}{:>14.3} ms {ratio:>9.3}", ns / 1e6);
+        put_line!("{choice:<22}{sign}{:>14.3} ms {ratio:>9.3}", ns / 1e6);
     }
-    println!(
+    put_line!(
         "# one algorithm wherever it has a form, else the table; > where slow calls are bounds from below"
     );
     if total.groups == 0 {
-        println!("# no groups of messages: coalescing changes nothing");
+        put_line!("# no groups of messages: coalescing changes nothing");
     }
     Ok(true)
 }

@@ -40,7 +40,7 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
             .map_err(|error| Failure(format!("topology {}: {error}", path.display())))?,
     };
     if options.print_topology {
-        print!("{}", file::write(&machine));
+        super::print(&file::write(&machine))?;
         return Ok(true);
     }
     if let Some(record) = &options.fit {

@@ -35,7 +35,7 @@ pub(super) fn table(
         table.rows.retain(|row| Key { bytes: Span::ANY, ..row.key } != key);
         let model = |choice, bytes| {
             let call = call_of(operation, bytes, options.data_type, setup.site.ranks);
-            model_us(choice, &call, &setup.hosts()).unwrap_or(f64::INFINITY)
+            model_us(choice, &call, &setup.hosts).unwrap_or(f64::INFINITY)
         };
         table.rows.extend(fit(&points, model).into_iter().map(|stretch| Row {
             line: 0,
@@ -70,6 +70,12 @@ fn key(options: &Options, setup: &Setup, operation: Kind) -> Key {
     Key {
         ranks: Span::one(setup.site.ranks.into()),
         hosts: Span::one(setup.site.hosts.into()),
+        // On one host it is the number of ranks.
+        ranks_per_host: if setup.site.hosts == 1 {
+            Span::ANY
+        } else {
+            Span::one(setup.site.ranks_per_host.into())
+        },
         cores: Some(setup.site.cores),
         device: Some(setup.site.device),
         // What is native stands for all, until narrow types are measured as well.

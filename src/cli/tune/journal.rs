@@ -22,6 +22,9 @@ pub(super) struct Header {
     pub(super) library: String,
     pub(super) date: String,
     pub(super) ranks: u32,
+    pub(super) hosts: u32,
+    /// The sizes of pieces that were tried as well.
+    pub(super) pieces: Vec<u32>,
     #[serde(rename = "type")]
     pub(super) data_type: String,
     pub(super) command: String,
@@ -36,6 +39,8 @@ impl Header {
             library: crate::version().to_owned(),
             date: today(),
             ranks: site.ranks,
+            hosts: site.hosts,
+            pieces: options.pieces.clone(),
             data_type: data_type.to_owned(),
             command: words.collect::<Vec<_>>().join(" "),
         }
@@ -114,7 +119,7 @@ impl Journal {
                 return Ok(known.points());
             }
             eprintln!(
-                "{} is of another day, machine, version or number of ranks: starting anew",
+                "{} is of another day, machine, version, or number of ranks, or had other pieces: starting anew",
                 path.display()
             );
         }
@@ -175,6 +180,8 @@ mod tests {
             library: "1".into(),
             date: "2026-11-21".into(),
             ranks,
+            hosts: 1,
+            pieces: Vec::new(),
             data_type: "float".into(),
             command: command.into(),
         }

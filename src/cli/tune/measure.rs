@@ -23,7 +23,7 @@ use crate::cli::library::Communicator;
 use crate::cli::machine::{self, Memory};
 use crate::op::{Kind, Reduction};
 use crate::tune;
-use crate::tune::candidates::{candidates, stands_for};
+use crate::tune::candidates::{candidates, in_pieces, stands_for};
 use crate::tune::predict::call_of;
 use crate::tune::race::Race;
 use crate::tune::table::write::write;
@@ -151,14 +151,15 @@ impl<'run> Session<'run> {
     fn track(&self, point: MeasuredPoint, judged: &[Choice]) -> Track {
         let ranks = self.setup.site.ranks;
         let call = call_of(point.operation, point.bytes, self.options.data_type, ranks);
-        let hosts = self.setup.hosts();
+        let hosts = &self.setup.hosts;
         let built_in = Choices::of(&tune::layers(None), &self.setup.site);
         let types = TypeClass::of(self.options.data_type);
         let usual = built_in.find(point.operation, point.bytes, types).map(|found| found.choice);
         let must: Vec<_> = usual.iter().chain(judged).map(|choice| choice.algorithm).collect();
-        let mut choices = candidates(&call, &hosts, &must);
+        let mut choices = candidates(&call, hosts, &must);
+        choices.extend(in_pieces(&choices, &self.options.pieces, &call, hosts));
         if let Some(judged) = judged.first() {
-            let judged = stands_for(*judged, &choices, &call, &hosts);
+            let judged = stands_for(*judged, &choices, &call, hosts);
             choices.retain(|choice| *choice != judged);
             choices.insert(0, judged);
             choices.push(judged);

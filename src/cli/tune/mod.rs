@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `points` | what is measured: operations and sizes, with weights |
+//! | `site` | which hosts the ranks count as on |
 //! | `profile` | the operations and sizes of a recorded job |
 //! | `measure` | one rank: races, turn by turn, until they are sure or the time is over |
 //! | `journal` | what was measured so far, in a file: a run that ended goes on from there |
@@ -15,6 +16,7 @@ mod measure;
 mod points;
 mod profile;
 mod report;
+mod site;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};
@@ -35,8 +37,8 @@ use crate::comm::table;
 use crate::config::Config;
 use crate::op::{DataType, Kind};
 use crate::schedule::Hosts;
-use crate::topology::{DeviceKind, probe};
-use crate::tune::table::{Cores, Site, Table};
+use crate::topology::probe;
+use crate::tune::table::{PIECE_RULE, Site, Table, piece_of};
 
 /// Measures which algorithm is the fastest where, on this machine, and writes the table. Under mpirun, srun or
 /// torchrun it joins the ranks that these started. A run that ended before it was sure goes on where it ended.
@@ -45,6 +47,10 @@ pub struct Options {
     /// How many ranks to start
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=1024))]
     pub ranks: u16,
+    /// On how many hosts the ranks count that this command starts, in blocks: between them they talk over the network,
+    /// on this machine over its loopback. Ranks that a launcher starts say their host by SHOAL_HOSTID
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub hosts: u16,
     /// How long to measure, like 60s or 5m
     #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
     pub budget: Duration,
@@ -57,6 +63,9 @@ pub struct Options {
     /// Sizes, comma separated [default: from 8 bytes to 16 MiB, or those of the profile]
     #[arg(long, value_delimiter = ',', value_parser = size::parse, value_name = "SIZE,...")]
     pub sizes: Vec<usize>,
+    /// Also measure large messages in pieces of at most so many bytes each, comma separated, like 64K,1M
+    #[arg(long, value_delimiter = ',', value_parser = piece_bytes, value_name = "SIZE,...")]
+    pub pieces: Vec<u32>,
     /// The element type; rows of a narrow one are for such types
     #[arg(short = 'd', long = "datatype", default_value = "float", value_parser = explain::data_type, value_name = "TYPE")]
     pub data_type: DataType,
@@ -108,9 +117,16 @@ fn duration(text: &str) -> Result<Duration, String> {
     if fits { Ok(Duration::from_secs_f64(seconds)) } else { Err(wrong()) }
 }
 
+/// A size that a row may name as that of pieces.
+fn piece_bytes(text: &str) -> Result<u32, String> {
+    let bytes = size::parse(text)? as u64;
+    piece_of(bytes).ok_or_else(|| format!("{text:?} is no size of a piece; expected {PIECE_RULE}"))
+}
+
 /// What a run is about; the same on every rank.
 struct Setup {
     site: Site,
+    hosts: Hosts,
     points: PointList,
     journal: PathBuf,
     output: PathBuf,
@@ -119,8 +135,8 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(options: &Options, ranks: usize) -> Result<Setup, Failure> {
-        let site = site(ranks);
+    fn new(options: &Options, ranks: usize, hosts: Hosts) -> Result<Setup, Failure> {
+        let site = site::of(ranks, &hosts);
         let points = PointList::new(options, ranks)?;
         let judged = if options.regret { Some(judged(options, &site)?) } else { None };
         let output = match &options.output {
@@ -129,20 +145,8 @@ impl Setup {
                 .ok_or_else(|| Failure("neither XDG_CACHE_HOME nor HOME is set; say --output FILE".into()))?,
         };
         let journal = PathBuf::from(format!("{}.journal", output.display()));
-        Ok(Setup { site, points, journal, output, judged })
+        Ok(Setup { site, hosts, points, journal, output, judged })
     }
-
-    fn hosts(&self) -> Hosts {
-        Hosts::one()
-    }
-}
-
-/// Ranks of this machine.
-fn site(ranks: usize) -> Site {
-    let ranks = u32::try_from(ranks).unwrap_or(u32::MAX);
-    let has_own = ranks as usize <= machine::available_cores();
-    let cores = if has_own { Cores::Own } else { Cores::Shared };
-    Site { ranks, hosts: 1, ranks_per_host: ranks, cores, device: DeviceKind::Host }
 }
 
 /// The table whose regret is measured; empty where only those that are built in count.
@@ -172,14 +176,16 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
 /// Starts the ranks, shows how far they are, and makes the table of what they measured.
 fn start(options: &Options) -> Result<bool, Failure> {
     let ranks = usize::from(options.ranks);
-    let setup = Setup::new(options, ranks)?;
+    let setup = Setup::new(options, ranks, site::started_hosts(options)?)?;
     Library::load(&bench::library_path(options.library.as_deref())?)?;
-    let began = begin(options, &setup)?;
+    begin(options, &setup)?;
+    let began = canary::measure();
     let board = Board::create()?;
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let mut progress = Progress::new();
     let patience = Duration::from_secs(options.timeout);
-    let outcome = launch::processes(&board, ranks, &arguments, &[], patience, &mut |report| {
+    let environment = |rank| site::told_host(options, rank);
+    let outcome = launch::processes(&board, ranks, &arguments, &environment, patience, &mut |report| {
         if let Report::Note(text) = report {
             progress.say(&text);
         }
@@ -199,7 +205,7 @@ fn child(options: &Options, rank: usize, board: &Path) -> Result<bool, Failure> 
         return Err(Failure(format!("rank {rank} of {ranks} ranks")));
     }
     let board = Board::open(board)?;
-    let setup = Setup::new(options, ranks)?;
+    let setup = Setup::new(options, ranks, site::started_hosts(options)?)?;
     let pins = !options.no_pin && ranks <= machine::allowed_cores().len();
     let outcome = rank_main(options, &setup, &board, rank, pins, &mut |text| {
         // The process that started this one reads its lines.
@@ -223,25 +229,42 @@ fn join(options: &Options, launched: &launcher::Launched) -> Result<bool, Failur
     }
     let patience = Duration::from_secs(options.timeout);
     let path = options.board.clone().unwrap_or_else(|| launcher::meeting_path(launched));
-    let setup = Setup::new(options, ranks)?;
-    // Before the others read what is there.
-    let began = if rank == 0 { Some(begin(options, &setup)?) } else { None };
+    // While the others sleep until they meet.
+    let began = if rank == 0 { canary::measure() } else { None };
     let board = Board::meet(&path, rank, ranks, patience.min(Duration::from_secs(30)))?;
     launch::watch_alone(Arc::clone(&board), patience);
     let mut progress = Progress::new();
-    let outcome = rank_main(options, &setup, &board, rank, false, &mut |text| progress.say(text));
+    let outcome = joined(options, &board, (rank, ranks), &mut |text| progress.say(text));
     if outcome.is_err() {
         board.fail(rank);
     }
     progress.finish();
-    outcome?;
-    began.map_or(Ok(true), |began| conclude(options, &setup, began))
+    let setup = outcome?;
+    if rank == 0 { conclude(options, &setup, began) } else { Ok(true) }
 }
 
-/// Before the ranks start: a journal to which they add, and how far the cores are apart.
-fn begin(options: &Options, setup: &Setup) -> Result<Option<f64>, Failure> {
+/// What a rank of a launcher does at the board.
+fn joined(
+    options: &Options,
+    board: &Arc<Board>,
+    (rank, ranks): (usize, usize),
+    say: &mut dyn FnMut(&str),
+) -> Result<Setup, Failure> {
+    let seat = Seat::take(Arc::clone(board), rank, ranks, Duration::from_secs(options.timeout), true);
+    let setup = Setup::new(options, ranks, site::launched_hosts(options, &seat)?)?;
+    if rank == 0 {
+        begin(options, &setup)?;
+    }
+    // The others read what rank 0 began.
+    seat.barrier()?;
+    rank_main(options, &setup, board, rank, false, say)?;
+    Ok(setup)
+}
+
+/// Before the ranks measure: a journal to which they add.
+fn begin(options: &Options, setup: &Setup) -> Result<(), Failure> {
     if options.regret {
-        return Ok(canary::measure());
+        return Ok(());
     }
     if let Some(folder) = setup.output.parent() {
         std::fs::create_dir_all(folder)
@@ -252,7 +275,7 @@ fn begin(options: &Options, setup: &Setup) -> Result<Option<f64>, Failure> {
     if kept > 0 {
         eprintln!("going on after {kept} points of an earlier run ({})", setup.journal.display());
     }
-    Ok(canary::measure())
+    Ok(())
 }
 
 /// After the ranks: the table, and what it gains.

@@ -36,7 +36,7 @@ fn chosen(choices: &Choices, setup: &Setup, operation: Kind, point: &Point) -> O
     let found = choices.find(operation, point.bytes, TypeClass::Native)?;
     let measured: Vec<Choice> = point.samples.iter().map(|sample| sample.choice).collect();
     let call = call_of(operation, point.bytes, DataType::Float32, setup.site.ranks);
-    let choice = stands_for(found.choice, &measured, &call, &setup.hosts());
+    let choice = stands_for(found.choice, &measured, &call, &setup.hosts);
     point.samples.iter().find(|sample| sample.choice == choice).copied()
 }
 
@@ -109,7 +109,7 @@ pub(super) fn profile_gain(setup: &Setup, journal: &Journal, table: &Table, prof
             let found = side.find(one.operation, one.bytes, TypeClass::Native);
             let choice = found.map_or(Choice::usual(Algorithm::Exchange), |found| found.choice);
             let call = call_of(one.operation, one.bytes, DataType::Float32, setup.site.ranks);
-            stands_for(choice, &known, &call, &setup.hosts())
+            stands_for(choice, &known, &call, &setup.hosts)
         });
         calls += one.calls;
         for (sum, choice) in predicted.iter_mut().zip(sides) {
@@ -142,7 +142,7 @@ fn predicted_us(setup: &Setup, operation: Kind, bytes: u64, points: &[Point], ch
     let samples: Vec<(u64, Sample)> = points.iter().filter_map(of).collect();
     let model = |bytes| {
         let call = call_of(operation, bytes, DataType::Float32, setup.site.ranks);
-        model_us(choice, &call, &setup.hosts()).unwrap_or(0.0)
+        model_us(choice, &call, &setup.hosts).unwrap_or(0.0)
     };
     predict(&samples, bytes, model).us
 }
@@ -196,7 +196,7 @@ pub(super) fn regrets(options: &Options, site: &Site, found: &[Regret]) -> Resul
         let line = |one: &Regret| {
             let line = json!({
                 "date": today(), "machine": machine_name(), "library": crate::version(), "table": name,
-                "op": operation_name(one.operation), "ranks": site.ranks, "cores": site.cores.name(),
+                "op": operation_name(one.operation), "ranks": site.ranks, "hosts": site.hosts, "cores": site.cores.name(),
                 "bytes": one.bytes, "type": options.data_type.name(), "chosen": one.chosen.to_string(),
                 "best": one.best.to_string(), "chosen_us": one.chosen_us, "regret": one.ratio,
                 "aa_band": one.band, "turns": one.turns,

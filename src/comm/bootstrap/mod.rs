@@ -121,7 +121,7 @@ use self::tree::Shape;
 use crate::comm::UniqueId;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::system::{memory, socket};
+use crate::system::{room, socket};
 use crate::topology::{Card, DeviceKind, probe};
 use crate::trace::log;
 
@@ -157,7 +157,7 @@ impl Default for Join<'_> {
 /// # Errors
 /// No socket could be opened, or the address is none.
 pub fn unique_id(config: &Config) -> Result<UniqueId> {
-    memory::check_room()?;
+    room::check_for_birth()?;
     if config.comm_id.trim().is_empty() { create_root(config) } else { address_id(config) }
 }
 

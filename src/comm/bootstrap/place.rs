@@ -130,9 +130,10 @@ fn listen_at_named(ifname: &str, links: &Links) -> Result<(Vec<Unshared<TcpListe
 }
 
 fn failed(cause: io::Error) -> Error {
-    Error::system(
+    Error::refused(
         "opening a socket for ranks to meet",
-        cause,
+        &cause,
+        "sockets",
         "raise the limit of open files (ulimit -n), or set SHOAL_SOCKET_IFNAME to an interface that works",
     )
 }

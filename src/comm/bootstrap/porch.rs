@@ -146,9 +146,10 @@ impl Porch {
         let hall = match slot.as_mut() {
             Some(hall) => hall,
             None => slot.insert(start(generation).map_err(|cause| {
-                Error::system(
+                Error::refused(
                     "starting the thread at which ranks meet",
-                    cause,
+                    &cause,
+                    "threads and sockets",
                     "raise the limits of threads and open files (ulimit -u, -n)",
                 )
             })?),

@@ -76,9 +76,10 @@ impl Pulse {
         links: &Links,
     ) -> Result<Pulse> {
         let guests = Mailbox::new().map_err(|cause| {
-            Error::system(
+            Error::refused(
                 "preparing to ask after other ranks",
-                cause,
+                &cause,
+                "socketpair",
                 "raise the limit of open files (ulimit -n)",
             )
         })?;

@@ -58,7 +58,8 @@ impl Session {
     ) -> Result<Session> {
         let (secret, communicator) = (settings.secret, settings.communicator);
         let (mailbox, woken) = Mailbox::new().map_err(|cause| {
-            Error::system("preparing to meet other ranks", cause, "raise the limit of open files (ulimit -n)")
+            let remedy = "raise the limit of open files (ulimit -n)";
+            Error::refused("preparing to meet other ranks", &cause, "socketpair", remedy)
         })?;
         let mut link = Link {
             member,
@@ -229,11 +230,8 @@ impl Link {
                 return Err(Error::Aborted(format!("aborted while the ranks met{waited}")));
             }
             self.wait().map_err(|cause| {
-                Error::system(
-                    "waiting for the other ranks",
-                    cause,
-                    "look whether this process may open more files",
-                )
+                let remedy = "look whether this process may open more files";
+                Error::refused("waiting for the other ranks", &cause, "poll", remedy)
             })?;
             let now = self.now();
             self.member.handle_timeout(now);

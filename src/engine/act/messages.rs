@@ -99,10 +99,10 @@ impl<T: Transport, D: Device> Hands<T, D> {
             return Pass::No;
         }
         let head = self.next_head(peer, bytes);
-        let Some(room) = self.transport.reserve(peer, bytes) else { return Pass::No };
-        // SAFETY: the source as at the top of `act`; `room` was reserved for these bytes.
-        unsafe { self.fill(peer, op.source, Address(room.expose_provenance()), bytes, true) };
-        self.transport.publish(peer, head);
+        // SAFETY: the source as at the top of `act`.
+        if !unsafe { self.send_whole(peer, head, op.source, bytes) } {
+            return Pass::No;
+        }
         self.sent_count[place] += 1;
         self.counts.short_frames += 1;
         self.counts.short_sent_bytes += bytes as u64;

@@ -15,8 +15,9 @@ use super::run::Progress;
 use crate::coalesce::{self, head};
 use crate::device::{Device, Multiplier};
 use crate::error::{Error, Result};
-use crate::op::{Address, Op, Reduction, Scalar};
+use crate::op::{Address, Kind, Op, Reduction, Scalar};
 use crate::schedule::{Action, Range};
+use crate::trace::record::SoFar;
 use crate::transport::shm::Reach;
 use crate::transport::{Bulk, Front, Head, Transport, Whole};
 
@@ -126,6 +127,18 @@ impl<T: Transport, D: Device> Hands<T, D> {
         [&self.sent_count, &self.received_count].map(|counts| counts.iter().sum())
     }
 
+    /// What a record says of all that was done.
+    #[inline]
+    pub(super) fn so_far(&self) -> SoFar {
+        SoFar { lone_bytes: self.counts.short_bytes(), collectives: self.collective_count }
+    }
+
+    /// The number of the next message that goes where this one goes; the first is 0.
+    pub(super) fn message_number(&self, op: &Op) -> u64 {
+        let counts = if op.shape.kind == Kind::Send { &self.sent_count } else { &self.received_count };
+        counts.get(op.shape.peer as usize).copied().unwrap_or(0)
+    }
+
     /// Binds a plan's buffers to the addresses of this batch. Messages need none: each has its operation's.
     #[inline]
     pub(super) fn bind(&mut self, part: &Part, ops: &[Op], bounds: &mut Vec<Bound>) {
@@ -175,6 +188,36 @@ impl<T: Transport, D: Device> Hands<T, D> {
         }
     }
 
+    /// Does a step of a collective that is one short packet, if it can be done now and at once. `false`: nothing has
+    /// happened.
+    #[inline]
+    pub(super) fn at_once(&mut self, action: &Action, work: &Work, bounds: &[Bound]) -> bool {
+        let (Work::Collective(collective), [bound, ..]) = (work, bounds) else { return false };
+        match *action {
+            Action::Send { peer, from } if from.bytes <= self.transport.eager_bytes(peer) => {
+                // SAFETY: the source as at the top of the file.
+                let is_sent = unsafe { self.send_whole(peer, bound.head, bound.at(from, 0), from.bytes) };
+                if is_sent {
+                    self.counts.add_collective(from.bytes);
+                }
+                is_sent
+            }
+            Action::Recv { peer, into } => {
+                let target = bound.at(into, 0);
+                // SAFETY: the target as at the top of the file; the view holds as many bytes.
+                let copy = |device: &D, view| unsafe { device.copy(view, target, into.bytes) };
+                self.receive_whole(peer, into.bytes, bound, copy) == Some(Outcome::Done)
+            }
+            Action::RecvReduce { peer, with, into, incoming_first } => {
+                let ranges = [with, into];
+                let combine =
+                    |device: &D, view| combine(device, view, ranges, incoming_first, collective, bound);
+                self.receive_whole(peer, into.bytes, bound, combine) == Some(Outcome::Done)
+            }
+            _ => false,
+        }
+    }
+
     /// Does one step as far as it goes.
     #[inline]
     pub(super) fn act(
@@ -211,8 +254,7 @@ impl<T: Transport, D: Device> Hands<T, D> {
                 let (outcome, is_begun) =
                     unsafe { self.send(peer, bound.head, bound.at(from, 0), from.bytes, progress)? };
                 if is_begun {
-                    self.counts.collective_packets += 1;
-                    self.counts.collective_bytes += from.bytes as u64;
+                    self.counts.add_collective(from.bytes);
                 }
                 Ok(outcome)
             }
@@ -232,15 +274,9 @@ impl<T: Transport, D: Device> Hands<T, D> {
                 Ok(outcome.counting(begins))
             }
             Action::RecvReduce { peer, with, into, incoming_first } => {
-                let combine = |device: &D, view| {
-                    let (own, target) = (bound.at(with, 0), bound.at(into, 0));
-                    let (left, right) = if incoming_first { (view, own) } else { (own, view) };
-                    let count = into.bytes / collective.data_type.size_bytes();
-                    // SAFETY: the buffers as at the top of the file; the view holds as many bytes.
-                    unsafe {
-                        device.reduce(collective.combine, collective.data_type, left, right, target, count);
-                    }
-                };
+                let ranges = [with, into];
+                let combine =
+                    |device: &D, view| combine(device, view, ranges, incoming_first, collective, bound);
                 if begins && let Some(outcome) = self.receive_whole(peer, into.bytes, bound, combine) {
                     return Ok(outcome);
                 }
@@ -248,7 +284,6 @@ impl<T: Transport, D: Device> Hands<T, D> {
                     return Ok(Outcome::Blocked);
                 }
                 progress.has_begun = true;
-                let ranges = [with, into];
                 let outcome =
                     self.receive_reduce(peer, ranges, incoming_first, collective, bound, progress)?;
                 Ok(outcome.counting(begins))
@@ -318,13 +353,9 @@ impl<T: Transport, D: Device> Hands<T, D> {
         let begins = !progress.has_begun;
         if begins {
             if bytes <= self.transport.eager_bytes(peer) {
-                let Some(room) = self.transport.reserve(peer, bytes) else {
-                    return Ok((Outcome::Blocked, false));
-                };
-                // SAFETY: the caller's promise; `room` was reserved for these bytes.
-                unsafe { self.fill(peer, source, Address(room.expose_provenance()), bytes, true) };
-                self.transport.publish(peer, head);
-                return Ok((Outcome::Done, true));
+                // SAFETY: the caller's promise.
+                let is_sent = unsafe { self.send_whole(peer, head, source, bytes) };
+                return Ok((if is_sent { Outcome::Done } else { Outcome::Blocked }, is_sent));
             }
             // SAFETY: the step is not done, so the source not reusable, before `poll_bulk` says `Done`;
             // a failed run is followed by no reuse of the transport.
@@ -339,6 +370,19 @@ impl<T: Transport, D: Device> Hands<T, D> {
             Bulk::Waiting => Outcome::Blocked.counting(begins),
         };
         Ok((outcome, begins))
+    }
+
+    /// Sends a packet that is not too long to be copied; `false` if there is no room for it yet.
+    ///
+    /// # Safety
+    /// `source` is readable for `bytes`.
+    #[inline(always)]
+    unsafe fn send_whole(&mut self, peer: u32, head: Head, source: Address, bytes: usize) -> bool {
+        let Some(room) = self.transport.reserve(peer, bytes) else { return false };
+        // SAFETY: the caller's promise; `room` was reserved for these bytes.
+        unsafe { self.fill(peer, source, Address(room.expose_provenance()), bytes, true) };
+        self.transport.publish(peer, head);
+        true
     }
 
     /// Copies to what was reserved for `peer`. `is_whole`: it is all of the packet.
@@ -490,4 +534,21 @@ impl<T: Transport, D: Device> Hands<T, D> {
         self.transport.finish(peer);
         Ok(Outcome::Done)
     }
+}
+
+/// Combines a packet, all of which is at `view`, with this rank's own bytes.
+#[inline]
+fn combine<D: Device>(
+    device: &D,
+    view: Address,
+    [with, into]: [Range; 2],
+    incoming_first: bool,
+    collective: &Collective,
+    bound: &Bound,
+) {
+    let (own, target) = (bound.at(with, 0), bound.at(into, 0));
+    let (left, right) = if incoming_first { (view, own) } else { (own, view) };
+    let count = into.bytes / collective.data_type.size_bytes();
+    // SAFETY: the buffers as at the top of the file; the view holds as many bytes.
+    unsafe { device.reduce(collective.combine, collective.data_type, left, right, target, count) };
 }

@@ -199,7 +199,8 @@ impl Host {
             process_namespace: namespace::own("pid"),
         };
         let listener = UnixListener::bind_addr(&invitation.address()?).map_err(|cause| {
-            Error::system("opening a local socket", cause, "raise the limit on open files")
+            let remedy = "raise the limit on open files (ulimit -n)";
+            Error::refused("opening a local socket", &cause, "sockets", remedy)
         })?;
         let mut doors = vec![Door::open(listener, None, segment, invitation.key)?];
         if has_far_ranks {

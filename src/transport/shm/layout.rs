@@ -1,8 +1,9 @@
 //! What lies where in a segment.
 //!
 //! ```text
-//! header | control area of rank 0, 1, ... | ring 0->0, 0->1, ..., 1->0, ... | inbox of rank 0, 1, ...
+//! header | control area of rank 0, 1, ... | ring 0->0, 0->1, ..., 1->0, ... | inbox of rank 0, 1, ... | records of rank 0, 1, ...
 //! ring:    credit line, spare line | help line, spare line | slots | data
+//! records: what the rank did last (`trace::record`), for whoever misses it
 //! inbox:   windows | gate of rank 0, 1, ... | signals of rank 0, 1, ...     (see [`super::inbox`])
 //! ```
 //! Both sides compute every place from the rank count and the ring size, and refuse a segment whose header
@@ -22,9 +23,11 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"shoalshm");
 /// Where the first page says what failed; see [`super::failure`].
 pub(super) const FAILURE_OFFSET: usize = 256;
 /// Changes with every change of the layout.
-pub(super) const VERSION: u32 = 5;
+pub(super) const VERSION: u32 = 6;
 /// The most ranks of one segment.
 const RANKS_LIMIT: u32 = 1 << 12;
+/// The most memory for the records of one rank.
+const RECORDS_LIMIT_BYTES: usize = 1 << 31;
 
 /// The first page; written by the creator before anybody else sees the segment, then only read.
 #[repr(C)]
@@ -35,6 +38,7 @@ pub(super) struct Header {
     pub(super) ranks: u32,
     pub(super) ring_bytes: u64,
     pub(super) total_bytes: u64,
+    pub(super) records_bytes: u64,
     pub(super) id: [u64; 2],
 }
 
@@ -49,10 +53,9 @@ pub(super) struct Control {
     pub(super) proof: AtomicU64,
     /// ... and where it lies there.
     pub(super) proof_address: AtomicU64,
-    /// Where it stands in a long wait.
-    pub(super) standing: Place,
     /// Whether the rank rests; see [`super::rest`].
     pub(super) rest: AtomicU64,
+    spare_rest: [u64; 4],
     /// 1 while the rank sleeps; read by peers after each packet, so alone in its line.
     pub(super) sleeping: AtomicU32,
     /// 1 once the rank has heard that all are there; written once, so that it does not disturb its line.
@@ -61,9 +64,11 @@ pub(super) struct Control {
     /// Counts wakes; the word that the rank sleeps on.
     pub(super) doorbell: AtomicU32,
     spare_doorbell: [u32; 15],
+    /// Where it stands in a long wait.
+    pub(super) standing: Place,
 }
 
-const _: () = assert!(size_of::<Header>() <= PAGE_BYTES && size_of::<Header>() == 48);
+const _: () = assert!(size_of::<Header>() <= PAGE_BYTES && size_of::<Header>() == 56);
 const _: () = assert!(size_of::<Control>() == 256 && align_of::<Control>() == 256);
 const _: () = assert!(offset_of!(Control, sleeping) == LINE_BYTES);
 const _: () = assert!(offset_of!(Control, doorbell) == 2 * LINE_BYTES);
@@ -93,13 +98,18 @@ pub(super) struct Layout {
     pub(super) front_bytes: usize,
     /// How much one inbox takes, whole pages.
     pub(super) inbox_bytes: usize,
+    /// How much the records of one rank take, whole pages; 0: there are none.
+    pub(super) records_bytes: usize,
     pub(super) total_bytes: u64,
 }
 
 impl Layout {
-    /// Where things lie for `ranks` ranks with `ring_bytes` of data per ring (a power of two).
-    pub(super) fn new(ranks: u32, ring_bytes: usize) -> Result<Layout> {
+    /// Where things lie for `ranks` ranks with `ring_bytes` of data per ring (a power of two) and `records_bytes`
+    /// (whole pages) of records per rank.
+    pub(super) fn new(ranks: u32, ring_bytes: usize, records_bytes: usize) -> Result<Layout> {
         let sound = (1..=RANKS_LIMIT).contains(&ranks)
+            && records_bytes.is_multiple_of(PAGE_BYTES)
+            && records_bytes <= RECORDS_LIMIT_BYTES
             && ring_bytes.is_power_of_two()
             && (8192..=1 << 30).contains(&ring_bytes);
         if !sound {
@@ -112,8 +122,10 @@ impl Layout {
         let rings = u64::from(ranks) * u64::from(ranks);
         let inbox_bytes = pages(inbox::bytes(ranks));
         let inboxes_bytes = u64::from(ranks) * inbox_bytes as u64;
-        let total_bytes = rings * ring_stride_bytes as u64 + front_bytes as u64 + inboxes_bytes;
-        Ok(Layout { ranks, shape, ring_stride_bytes, front_bytes, inbox_bytes, total_bytes })
+        let all_records_bytes = u64::from(ranks) * records_bytes as u64;
+        let total_bytes =
+            rings * ring_stride_bytes as u64 + front_bytes as u64 + inboxes_bytes + all_records_bytes;
+        Ok(Layout { ranks, shape, ring_stride_bytes, front_bytes, inbox_bytes, records_bytes, total_bytes })
     }
 
     /// Where a rank's control area starts.
@@ -132,7 +144,13 @@ impl Layout {
     /// Where the inbox of a rank starts.
     pub(super) fn inbox_offset(&self, rank: u32) -> u64 {
         assert!(rank < self.ranks);
-        self.total_bytes - u64::from(self.ranks - rank) * self.inbox_bytes as u64
+        self.records_offset(0) - u64::from(self.ranks - rank) * self.inbox_bytes as u64
+    }
+
+    /// Where the records of a rank start.
+    pub(super) fn records_offset(&self, rank: u32) -> u64 {
+        assert!(rank < self.ranks);
+        self.total_bytes - u64::from(self.ranks - rank) * self.records_bytes as u64
     }
 
     /// The header that belongs to this layout.
@@ -143,6 +161,7 @@ impl Layout {
             ranks: self.ranks,
             ring_bytes: self.shape.data_bytes,
             total_bytes: self.total_bytes,
+            records_bytes: self.records_bytes as u64,
             id: [id as u64, (id >> 64) as u64],
         }
     }
@@ -161,7 +180,8 @@ mod tests {
     #[test]
     fn rings_lie_side_by_side() {
         for (ranks, ring_bytes) in [(1, 8192), (2, 131_072), (9, 16384), (300, 65536)] {
-            let layout = Layout::new(ranks, ring_bytes).expect("sound");
+            let records_bytes = ranks as usize % 3 * PAGE_BYTES;
+            let layout = Layout::new(ranks, ring_bytes, records_bytes).expect("sound");
             let mut end = layout.front_bytes as u64;
             assert!(layout.control_offset(ranks - 1) + size_of::<Control>() <= layout.front_bytes);
             for source in 0..ranks {
@@ -174,6 +194,10 @@ mod tests {
                 assert_eq!(layout.inbox_offset(rank), end);
                 end += layout.inbox_bytes as u64;
             }
+            for rank in 0..ranks {
+                assert_eq!(layout.records_offset(rank), end);
+                end += records_bytes as u64;
+            }
             assert_eq!(end, layout.total_bytes);
         }
     }
@@ -181,7 +205,8 @@ mod tests {
     #[test]
     fn unsound_sizes_are_refused() {
         for (ranks, ring_bytes) in [(0, 8192), (RANKS_LIMIT + 1, 8192), (2, 8191), (2, 4096), (2, 1 << 31)] {
-            assert!(Layout::new(ranks, ring_bytes).is_err());
+            assert!(Layout::new(ranks, ring_bytes, 0).is_err());
         }
+        assert!(Layout::new(2, 8192, 100).is_err() && Layout::new(2, 8192, 1 << 32).is_err());
     }
 }

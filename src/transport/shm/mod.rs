@@ -54,6 +54,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 mod window;
+mod witness;
 
 pub use doorbell::{Doorbell, sleep_unless};
 pub use host::{Host, Invitation, Way};
@@ -61,6 +62,7 @@ pub use inbox::{CONTEXTS, SIGNALS};
 pub use rest::Taken;
 pub use segment::Segment;
 pub use window::{Facts, Opened, Reach};
+pub use witness::Witness;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -80,6 +82,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::op::Address;
 use crate::system::permit::Permit;
+use crate::system::slots::Slots;
 use crate::system::{barrier, clock, fork, lock, random};
 
 /// Packets of ordinary memory up to this size go through the ring although the kernel could copy them: two copies,
@@ -426,11 +429,34 @@ impl Transport for ShmTransport {
     }
 
     fn stand(&mut self, standing: Standing) {
-        self.here.segment.control(self.here.rank).standing.write(standing);
+        let place = &self.here.segment.control(self.here.rank).standing;
+        let said_ns = clock::now_ns();
+        let stood = place.read().filter(|stood| stood.is_same_place(&standing));
+        place.write(Standing {
+            since_ns: stood.map_or(said_ns, |stood| stood.since_ns),
+            said_ns,
+            ..standing
+        });
     }
 
     fn standing(&mut self, peer: u32) -> Option<Standing> {
         self.here.segment.control(peer).standing.read()
+    }
+
+    fn records(&mut self, rank: u32) -> Option<Slots> {
+        // What cannot be mapped is not there.
+        self.here.segment.records(rank).ok().flatten()
+    }
+
+    fn process(&mut self, rank: u32) -> Option<i32> {
+        let here = &self.here;
+        if rank == here.rank || here.is_local(rank) {
+            return i32::try_from(std::process::id()).ok();
+        }
+        if self.has_left {
+            return None;
+        }
+        lock::holder(here.segment.file(), u64::from(rank)).filter(|process| *process > 0)
     }
 
     unsafe fn put(

@@ -64,6 +64,7 @@ impl RingMemory for Model {
     fn set_word(&self, slot: usize, index: usize, value: u64) {
         write(&self.words[slot * SLOT_WORDS + index], value);
     }
+    fn expect(&self, _slot: usize) {}
     fn credit(&self, which: Credit) -> u64 {
         self.credit[which as usize].load(OBSERVE)
     }

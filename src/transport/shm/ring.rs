@@ -78,6 +78,8 @@ pub(super) trait RingMemory {
     fn word(&self, slot: usize, index: usize) -> u64;
     /// Writes another word of a slot, not 0.
     fn set_word(&self, slot: usize, index: usize, value: u64);
+    /// A slot is looked at soon.
+    fn expect(&self, slot: usize);
     /// A word of the credit line; by [`OBSERVE`].
     fn credit(&self, which: Credit) -> u64;
     /// Writes a word of the credit line; by [`PUBLISH`].
@@ -90,6 +92,10 @@ pub(super) trait RingMemory {
     /// they are.
     fn exchange_claims(&self, before: u64, after: u64) -> Result<(), u64>;
 }
+
+/// A slot that was written ahead comes while what is in the slots before it is looked after. What the other side has
+/// yet to write is not kept from it: this side has held that line since the turn before.
+const AHEAD_SLOTS: u64 = 1;
 
 /// How large a ring is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,6 +307,7 @@ impl Consumer {
     #[inline]
     pub(super) fn release(&mut self, memory: &impl RingMemory, data_bytes: usize) -> bool {
         self.slot_tail += 1;
+        memory.expect(self.shape.slot(self.slot_tail + AHEAD_SLOTS));
         if data_bytes > 0 {
             self.data_tail = place(self.shape, self.data_tail, data_bytes).1;
         }

@@ -19,7 +19,8 @@ use super::rest::Taken;
 use super::ring::{Credit, LINE_BYTES, OBSERVE, PUBLISH, RingMemory, SLOT_HEAD_WORDS, SLOT_WORDS, Shape};
 use crate::error::{Error, Result};
 use crate::system::map::{Mapping, PAGE_BYTES, pages};
-use crate::system::{fork, memfd, random};
+use crate::system::slots::Slots;
+use crate::system::{copy, fork, memfd, random};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every segment of this process, by id.
@@ -38,6 +39,9 @@ pub struct Segment {
     front: Mapping,
     rings: Mutex<HashMap<(u32, u32), Weak<Mapping>>>,
     inboxes: Mutex<HashMap<u32, Weak<Mapping>>>,
+    records: Mutex<HashMap<u32, Weak<Mapping>>>,
+    /// Whether what it maps may be written; not by who only looks.
+    writable: bool,
     registered: bool,
     generation: u32,
     /// `None` only while it is dropped, and of a husk.
@@ -56,7 +60,15 @@ impl Segment {
     /// # Errors
     /// The system refused.
     pub fn create(ranks: u32, ring_bytes: usize) -> Result<Arc<Segment>> {
-        let layout = Layout::new(ranks, ring_bytes)?;
+        Segment::create_with_records(ranks, ring_bytes, 0)
+    }
+
+    /// The same, with room for the newest `records` records of each rank.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn create_with_records(ranks: u32, ring_bytes: usize, records: usize) -> Result<Arc<Segment>> {
+        let layout = Layout::new(ranks, ring_bytes, if records == 0 { 0 } else { Slots::bytes(records) })?;
         let id = random::wide();
         let file = memfd::create(Self::NAME, layout.total_bytes)?;
         let front = Mapping::shared(file.as_fd(), 0, layout.front_bytes, true)?;
@@ -68,6 +80,8 @@ impl Segment {
             front,
             rings: Mutex::default(),
             inboxes: Mutex::default(),
+            records: Mutex::default(),
+            writable: true,
             registered: true,
             generation: fork::generation(),
             file: Some(file),
@@ -98,7 +112,7 @@ impl Segment {
                     known.spare.lock().unwrap_or_else(PoisonError::into_inner).extend(file.take());
                     return Some(Ok(known));
                 }
-                let view = Self::view(file.take()?, id, true).map(Arc::new);
+                let view = Self::view(file.take()?, Some(id), true, true).map(Arc::new);
                 if let Ok(segment) = &view {
                     segments.insert(id, Arc::downgrade(segment));
                 }
@@ -112,35 +126,47 @@ impl Segment {
     }
 
     /// Maps the file and checks that it is what it should be. What is read once here is never read again.
-    fn view(file: OwnedFd, id: u128, registered: bool) -> Result<Segment> {
+    pub(super) fn view(file: OwnedFd, id: Option<u128>, registered: bool, writable: bool) -> Result<Segment> {
         let total_bytes = memfd::sealed_bytes(file.as_fd())?;
         if total_bytes < PAGE_BYTES as u64 {
             return Err(Error::Remote("the shared memory of the local leader is too short".into()));
         }
-        let first = Mapping::shared(file.as_fd(), 0, PAGE_BYTES, true)?;
+        let first = Mapping::shared(file.as_fd(), 0, PAGE_BYTES, writable)?;
         // SAFETY: the file has a first page and cannot shrink, so the page stays readable; every bit pattern
         // is a header, and it is copied by one volatile read before anything in it is believed.
         let header = unsafe { first.start().cast::<Header>().read_volatile() };
-        let layout = usize::try_from(header.ring_bytes)
+        let id = id.unwrap_or(u128::from(header.id[0]) | u128::from(header.id[1]) << 64);
+        let sizes =
+            [header.ring_bytes, header.records_bytes].map(|bytes| usize::try_from(bytes).unwrap_or(1));
+        let layout = Layout::new(header.ranks, sizes[0], sizes[1])
             .ok()
-            .and_then(|ring_bytes| Layout::new(header.ranks, ring_bytes).ok())
             .filter(|layout| layout.header(id) == header && layout.total_bytes == total_bytes)
             .ok_or_else(|| {
                 Error::Remote(
                     "what came as shared memory is not the local leader's, or of another version".into(),
                 )
             })?;
-        let front = Mapping::shared(file.as_fd(), 0, layout.front_bytes, true)?;
-        let (rings, inboxes, spare) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let generation = fork::generation();
-        Ok(Segment { id, layout, front, rings, inboxes, registered, generation, file: Some(file), spare })
+        let front = Mapping::shared(file.as_fd(), 0, layout.front_bytes, writable)?;
+        Ok(Segment {
+            id,
+            layout,
+            front,
+            rings: Mutex::default(),
+            inboxes: Mutex::default(),
+            records: Mutex::default(),
+            writable,
+            registered,
+            generation: fork::generation(),
+            file: Some(file),
+            spare: Mutex::default(),
+        })
     }
 
     /// The same memory mapped once more, as another process would see it.
     #[cfg(test)]
     pub(super) fn mapped_again(&self) -> Arc<Segment> {
         let file = self.file().try_clone_to_owned().expect("a descriptor");
-        Arc::new(Segment::view(file, self.id, false).expect("our own"))
+        Arc::new(Segment::view(file, Some(self.id), false, true).expect("our own"))
     }
 
     /// What stays with a rank that has left: the same front, but of nothing, and no file. So whoever still
@@ -152,6 +178,8 @@ impl Segment {
             front: Mapping::private(self.layout.front_bytes)?,
             rings: Mutex::default(),
             inboxes: Mutex::default(),
+            records: Mutex::default(),
+            writable: true,
             registered: false,
             generation: self.generation,
             file: None,
@@ -227,7 +255,7 @@ impl Segment {
         if let Some(mapping) = known.get(&key).and_then(Weak::upgrade) {
             return Ok(mapping);
         }
-        let mapping = Arc::new(Mapping::shared(self.file(), offset, bytes, true)?);
+        let mapping = Arc::new(Mapping::shared(self.file(), offset, bytes, self.writable)?);
         known.insert(key, Arc::downgrade(&mapping));
         Ok(mapping)
     }
@@ -236,6 +264,16 @@ impl Segment {
     pub(super) fn inbox(&self, rank: u32) -> Result<Inbox> {
         let (offset, bytes) = (self.layout.inbox_offset(rank), self.layout.inbox_bytes);
         Ok(Inbox::new(self.share(&self.inboxes, rank, offset, bytes)?, self.layout.ranks))
+    }
+
+    /// The records of `rank`, mapped at the first request; `None` if none are kept here.
+    pub(super) fn records(&self, rank: u32) -> Result<Option<Slots>> {
+        // A husk has no file.
+        if self.layout.records_bytes == 0 || self.file.is_none() {
+            return Ok(None);
+        }
+        let (offset, bytes) = (self.layout.records_offset(rank), self.layout.records_bytes);
+        Ok(Some(Slots::over(self.share(&self.records, rank, offset, bytes)?)))
     }
 
     /// The ring from `source` to `target`, mapped at the first request.
@@ -329,6 +367,10 @@ impl RingMemory for Ring {
     #[inline]
     fn set_word(&self, slot: usize, index: usize, value: u64) {
         self.slot_word(slot, index).store(value, Ordering::Relaxed);
+    }
+    #[inline]
+    fn expect(&self, slot: usize) {
+        copy::prefetch(self.slot_word(slot, 0).as_ptr().cast());
     }
     #[inline]
     fn credit(&self, which: Credit) -> u64 {

@@ -15,6 +15,10 @@ use std::rc::Rc;
 use super::{Bulk, Front, Head, Peer, Standing, Transport};
 use crate::error::Error;
 use crate::op::Address;
+use crate::system::slots::Slots;
+
+/// How many records of each rank are kept.
+const RECORDS: usize = 16;
 
 /// What a simulated network is like.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +80,7 @@ struct Inner {
     lines: HashMap<(u32, u32), Line>,
     states: Vec<Peer>,
     standings: HashMap<u32, Standing>,
+    records: HashMap<u32, Slots>,
     raised: Option<(u32, String)>,
     packet_count: u64,
 }
@@ -95,6 +100,7 @@ impl Network {
             lines: HashMap::new(),
             states: vec![Peer::Alive; ranks as usize],
             standings: HashMap::new(),
+            records: HashMap::new(),
             raised: None,
             packet_count: 0,
         })))
@@ -346,6 +352,16 @@ impl Transport for SimTransport {
         let inner = self.network.0.borrow();
         // What it says arrives behind what it sent.
         if inner.is_under_way(peer, self.rank) { None } else { inner.standings.get(&peer).copied() }
+    }
+
+    fn records(&mut self, rank: u32) -> Option<Slots> {
+        let mut inner = self.network.0.borrow_mut();
+        if let Some(known) = inner.records.get(&rank) {
+            return Some(known.clone());
+        }
+        let made = Slots::new(RECORDS).ok()?;
+        inner.records.insert(rank, made.clone());
+        Some(made)
     }
 
     fn leave(&mut self, how: Peer) {

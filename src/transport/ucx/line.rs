@@ -75,7 +75,13 @@ impl Line {
             Kind::Credit | Kind::Watch => {}
             Kind::Raise => effect.raised = Some(String::from_utf8_lossy(buffer.data()).into_owned()),
             Kind::Stand => {
-                let standing = Standing { head: header.head, waits_for: header.total };
+                let standing = Standing {
+                    head: header.head,
+                    waits_for: header.total,
+                    batch: 0,
+                    since_ns: 0,
+                    said_ns: 0,
+                };
                 self.standing = Some((standing, header.sequence));
             }
             Kind::Leave => {
@@ -96,10 +102,11 @@ impl Line {
         is_whole && std::mem::take(&mut self.wants_answer)
     }
 
-    /// What the peer said of itself; that it left in good order counts once all that it sent has come.
+    /// What the peer said of itself. That it left or aborted counts once all that it sent before has come: what it had
+    /// finished is not taken back, and its process still sees to it.
     pub(super) fn state(&self) -> Peer {
         match self.left {
-            Some((Peer::Closed, sent)) if self.into.arrived_count() < sent => Peer::Alive,
+            Some((Peer::Closed | Peer::Aborted, sent)) if self.into.arrived_count() < sent => Peer::Alive,
             Some((how, _)) => how,
             None => Peer::Alive,
         }
@@ -110,9 +117,9 @@ impl Line {
         self.standing.filter(|(_, sent)| self.into.arrived_count() >= *sent).map(|(standing, _)| standing)
     }
 
-    /// Notes why it is over; the first reason counts, and none does for who left.
+    /// Notes why it is over; the first reason counts, and none does for who left and whose messages have come.
     pub(super) fn fail(&mut self, why: &str) {
-        if self.left.is_none() && self.fault.is_none() {
+        if self.state() == Peer::Alive && self.fault.is_none() {
             self.fault = Some(why.to_owned());
         }
     }
@@ -149,23 +156,33 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_has_left_once_all_has_come() {
+    fn who_leaves_or_aborts_has_done_so_once_all_has_come() {
+        for how in [Peer::Closed, Peer::Aborted] {
+            let (mut line, mut pool) = (Line::default(), Pool::default());
+            let mut handle = |line: &mut Line, header| {
+                line.handle(&header, pool.take(0), 1 << 20).expect("in order").0.answers
+            };
+            assert!(!handle(&mut line, header(Kind::Stand, 1, 5)));
+            assert!(!handle(&mut line, header(Kind::Leave, 2, how_to(how))));
+            assert_eq!((line.state(), line.standing()), (Peer::Alive, None));
+            assert!(!handle(&mut line, header(Kind::Packet, 1, 0)));
+            // Who left in good order waits for an answer.
+            assert_eq!(handle(&mut line, header(Kind::Packet, 0, 0)), how == Peer::Closed);
+            let waits_for = line.standing().map(|standing| standing.waits_for);
+            assert_eq!((line.state(), waits_for), (how, Some(5)));
+            line.fail("its connection closed");
+            assert_eq!(line.fault, None);
+            assert!(line.handle(&header(Kind::Leave, 0, 9), pool.take(0), 1).is_err());
+        }
+    }
+
+    #[test]
+    fn what_cannot_come_any_more_is_a_fault_though_the_peer_left() {
         let (mut line, mut pool) = (Line::default(), Pool::default());
-        let mut handle = |line: &mut Line, header| {
-            line.handle(&header, pool.take(0), 1 << 20).expect("in order").0.answers
-        };
-        assert!(!handle(&mut line, header(Kind::Stand, 1, 5)));
-        assert!(!handle(&mut line, header(Kind::Leave, 2, how_to(Peer::Closed))));
-        assert_eq!((line.state(), line.standing()), (Peer::Alive, None));
-        assert!(!handle(&mut line, header(Kind::Packet, 1, 0)));
-        assert!(handle(&mut line, header(Kind::Packet, 0, 0)));
-        assert_eq!(
-            (line.state(), line.standing().map(|standing| standing.waits_for)),
-            (Peer::Closed, Some(5))
-        );
+        let leave = header(Kind::Leave, 1, how_to(Peer::Aborted));
+        assert!(line.handle(&leave, pool.take(0), 1).is_ok());
         line.fail("its connection closed");
-        assert_eq!(line.fault, None);
-        assert!(line.handle(&header(Kind::Leave, 0, 9), pool.take(0), 1).is_err());
+        assert!(line.fault.is_some());
     }
 
     #[test]

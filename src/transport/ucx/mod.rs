@@ -497,7 +497,8 @@ impl Transport for UcxTransport {
     }
 
     fn stand(&mut self, standing: Standing) {
-        if self.has_left || self.stood.replace(standing) == Some(standing) {
+        let stood = self.stood.replace(standing);
+        if self.has_left || stood.is_some_and(|stood| stood.is_same_place(&standing)) {
             return;
         }
         let mut inner = self.net.lock();

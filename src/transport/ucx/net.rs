@@ -15,7 +15,7 @@ use super::frame::{Header, Kind};
 use super::line::{Line, NO_HEAD, how_to};
 use super::worker::{Worker, version};
 use crate::error::{Error, Result};
-use crate::system::{clock, fork, random, socket, thread};
+use crate::system::{clock, fork, random, room, socket, thread};
 use crate::trace::log;
 use crate::transport::{Head, Peer};
 
@@ -164,6 +164,7 @@ impl Net {
             return Ok(Arc::clone(net));
         }
         let library = library(library_place, log_level)?;
+        room::check_for_network()?;
         let net = match devices {
             Devices::All => Net::start(library, &[]),
             Devices::Named(names) => Net::start(library, &[("NET_DEVICES", names)]),

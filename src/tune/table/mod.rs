@@ -39,6 +39,19 @@
 //! pipelined = 1                   # operations in one group
 //! registered = false
 //! ```
+//!
+//! # Keys that rows do not have
+//! A row for stock NCCL names channels and registered memory, for that is what stock NCCL asks its tuner. A row for this
+//! library does not, since nothing here would honour it:
+//!
+//! - **path**: there is one between any two ranks, shared memory inside a host and UCX between hosts, so `hosts` and
+//!   `ranks_per_host` say which paths a call takes.
+//! - **registered**: whether memory is registered decides how the bytes of one packet move, between its sender and its
+//!   receiver alone. It is known to these two, not to all ranks, and a schedule may depend only on what all know.
+//! - **channels**: one thread moves the bytes of a rank, whichever lane they are in; several channels would only be
+//!   shorter pieces, which a row can ask for (`piece_bytes`). `docs/choice.md` has what pieces of other sizes gain.
+//! - **coalescing threshold**: collectives are one packet a message; who shares a frame among point-to-point messages
+//!   is the sender's choice alone (`SHOAL_COALESCE_BYTES`), which no other rank needs to know.
 #![forbid(unsafe_code)]
 
 pub mod built_in;
@@ -199,10 +212,12 @@ impl Choice {
 }
 
 /// What a size of a piece must be.
-const PIECE_RULE: &str = "a power of two from 4096 to 1073741824";
+/// What a size of a piece may be, for people.
+pub const PIECE_RULE: &str = "a power of two from 4096 to 1073741824";
 
 /// A size of a piece, if it may be one.
-fn piece_of(bytes: u64) -> Option<u32> {
+#[must_use]
+pub fn piece_of(bytes: u64) -> Option<u32> {
     let fits = bytes.is_power_of_two() && (PIECE_BYTES_MIN..=PIECE_BYTES_MAX).contains(&bytes);
     fits.then(|| u32::try_from(bytes).ok()).flatten()
 }

@@ -86,7 +86,7 @@ static void run_space(void) {
 }
 
 static Board* board;
-enum { BORN, DONE, PEAK = 2 };
+enum { BORN, DONE, PEAK = 2, BIRTH_MS = 20000 };
 
 /* Shared memory that this process has touched, as its share, in KiB. */
 static int shared_kib(void) {
@@ -128,7 +128,9 @@ static void crowd(int ranks) {
   double start_ms = now_ms();
   crew_start(ranks, crowd_body);
   board_wait(board, BORN, ranks);
-  printf("%d ranks were born after %.0f ms\n", ranks, now_ms() - start_ms);
+  double birth_ms = now_ms() - start_ms;
+  printf("%d ranks were born after %.0f ms\n", ranks, birth_ms);
+  CHECK(birth_ms < BIRTH_MS);
   crew_join(ranks);
   /* Each ordered pair that talks has a ring of 128 KiB of data and 16 KiB of slots. What was touched of it
    * is: the page of the credit line and the first slots, and one page of data for an eager packet (two where

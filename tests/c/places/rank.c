@@ -34,12 +34,14 @@ static void await(const char* name, void* bytes, size_t count) {
   fclose(file);
 }
 
-static ncclComm_t meet(void) {
+static ncclComm_t meet(int round) {
+  char name[32];
+  snprintf(name, sizeof name, "id%d", round);
   if (seat.rank == 0) {
     GOOD(ncclGetUniqueId(&seat.id));
-    publish("id", &seat.id, sizeof seat.id);
+    publish(name, &seat.id, sizeof seat.id);
   } else {
-    await("id", &seat.id, sizeof seat.id);
+    await(name, &seat.id, sizeof seat.id);
   }
   return sit(seat);
 }
@@ -198,10 +200,25 @@ static void cut(ncclComm_t comm) {
   GOOD(ncclCommAbort(comm));
 }
 
-/* Born and ended again and again, sometimes with messages that nobody took. */
-static void cycles(ncclComm_t comm) {
+static int rounds_wanted(void) {
   const char* wanted = getenv("CYCLES");
-  int rounds = wanted == NULL ? 20 : atoi(wanted), next = (seat.rank + 1) % seat.ranks;
+  return wanted == NULL ? 20 : atoi(wanted);
+}
+
+/* Born and ended again and again, so that nothing connects the ranks in between. */
+static void reborn(ncclComm_t comm) {
+  int rounds = rounds_wanted();
+  for (int round = 1; round <= rounds; round++) {
+    GOOD((round + seat.rank) % 3 == 0 ? ncclCommAbort(comm) : ncclCommDestroy(comm));
+    comm = meet(round);
+    GOOD(sum_once(comm, seat.rank, seat.ranks, round % 2 == 0 ? 10 : LARGE / 16, words));
+  }
+  work(comm);
+}
+
+/* Children of one communicator come and go, sometimes with messages that nobody took. */
+static void cycles(ncclComm_t comm) {
+  int rounds = rounds_wanted(), next = (seat.rank + 1) % seat.ranks;
   for (int round = 0; round < rounds; round++) {
     ncclComm_t child = NULL;
     GOOD(ncclCommSplit(comm, 0, seat.rank, &child, NULL));
@@ -261,8 +278,8 @@ int main(int count, char** arguments) {
   const struct {
     const char* name;
     void (*run)(ncclComm_t comm);
-  } parts[] = {{"work", work}, {"storm", work}, {"dies", dies}, {"dies-unawaited", dies_unawaited}, {"executes", executes}, {"eats", eats}, {"stops", stops}, {"cut", cut}, {"cycles", cycles}, {"flooded", flooded}};
-  ncclComm_t comm = meet();
+  } parts[] = {{"work", work}, {"storm", work}, {"dies", dies}, {"dies-unawaited", dies_unawaited}, {"executes", executes}, {"eats", eats}, {"stops", stops}, {"cut", cut}, {"reborn", reborn}, {"cycles", cycles}, {"flooded", flooded}};
+  ncclComm_t comm = meet(0);
   for (size_t part = 0; part < sizeof parts / sizeof *parts; part++) {
     if (strcmp(what, parts[part].name) == 0) {
       parts[part].run(comm);

@@ -1,0 +1,146 @@
+//! The trace of a job and the report on it, as users meet them: `SHOAL_TRACE` on a measurement, then `shoal report`.
+
+#[path = "common/built.rs"]
+mod built;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use shoal::op::{DataType, Kind, Manner, Reduction, Shape};
+use shoal::trace::tracer::{Done, Title, Tracer};
+
+/// An empty folder of this test's own.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("trace-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("the target folder is ours");
+    folder
+}
+
+fn shoal(arguments: &[&str], settings: &[(&str, &str)]) -> (String, Option<i32>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
+    let output = command.args(arguments).envs(settings.iter().copied()).output().expect("it was just built");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.is_empty() || output.status.code() == Some(1), "{arguments:?}: {complaint}");
+    (format!("{said}{complaint}"), output.status.code())
+}
+
+fn report(folder: &Path) -> Value {
+    let (said, code) = shoal(&["report", "--format", "json", folder.to_str().expect("words")], &[]);
+    assert_eq!(code, Some(0), "{said}");
+    serde_json::from_str(&said).expect("one object")
+}
+
+fn measure(folder: &Path, operation: &str, more: &[&str]) {
+    let library = built::library().to_string_lossy().into_owned();
+    let mut arguments = vec!["bench", "--library", &library, "--ranks", "2", "--op", operation];
+    arguments.extend(["--sizes", "64K", "-n", "50", "-w", "5", "--batches", "1", "--tensor", "2"]);
+    arguments.extend(more);
+    let path = folder.to_str().expect("words");
+    let (said, code) = shoal(&arguments, &[("SHOAL_TRACE", path)]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn the_papers_finding_shows_by_itself() {
+    let folder = folder("neox");
+    measure(&folder, "neox", &[]);
+    let found = report(&folder);
+    let small = &found["small_point_to_point"];
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value}"));
+    // Of the five messages of a stage boundary two are small, and both leave in another's packet or bring one along.
+    let share = number(&small["share_of_calls"]);
+    assert!((0.3..0.6).contains(&share), "{share}: {small:#}");
+    assert!(number(&small["share_of_time"]) > 0.0 && number(&small["sum"]["bytes"]) > 0.0);
+    assert!(number(&small["messages_sent"]) >= number(&small["packets"]), "{small:#}");
+    assert_eq!(found["traces"].as_array().map(Vec::len), Some(2));
+    for format in ["text", "markdown", "html"] {
+        let path = folder.to_str().expect("words");
+        let (said, code) = shoal(&["report", "--format", format, path], &[]);
+        assert!(code == Some(0) && said.contains("point-to-point messages of at most 1 KiB"), "{said}");
+        assert_eq!(said.contains("<svg"), format == "html");
+    }
+    // Ranks on one clock: they work at the same time.
+    let (said, _) = shoal(&["report", "--format", "chrome", folder.to_str().expect("words")], &[]);
+    let timeline: Value = serde_json::from_str(&said).expect("one object");
+    let events = timeline["traceEvents"].as_array().expect("a list");
+    let starts = |rank: u64| {
+        let of = events.iter().filter(move |event| event["pid"] == rank && event["ph"] == "X");
+        of.map(|event| number(&event["ts"])).fold(f64::INFINITY, f64::min)
+    };
+    assert!((starts(0) - starts(1)).abs() < 5e6, "{} and {}", starts(0), starts(1));
+    assert!(events.iter().any(|event| event["name"].as_str().is_some_and(|name| name.ends_with("more"))));
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+}
+
+#[test]
+fn every_lone_message_is_in_the_trace() {
+    let folder = folder("lone");
+    measure(&folder, "neoxlone", &[]);
+    let lone = report(&folder);
+    let alone = &lone["small_point_to_point"]["alone_ns"];
+    assert!(
+        alone.as_array().is_some_and(|quarters| quarters.len() == 3),
+        "{:#}",
+        lone["small_point_to_point"]
+    );
+    let calls = |kind: &str| lone["operations"][kind]["calls"].as_f64().unwrap_or(0.0);
+    assert!(calls("Send") == calls("Recv") && calls("Send") >= 5.0 * 50.0, "{:#}", lone["operations"]);
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+}
+
+/// A trace of so many operations.
+fn write(folder: &Path, count: u64) {
+    let title = Title { communicator: 7, rank: 0, ranks: 2, host: "here".into(), coalesce_bytes: 1024 };
+    let mut tracer = Tracer::create(folder, &title, u64::MAX).expect("a new file");
+    let shape = |kind, count| {
+        let (data_type, reduction, manner) = (DataType::Float32, Reduction::Sum, Manner::PLAIN);
+        (Shape { count, peer: 1, kind, data_type, reduction, manner }, 0)
+    };
+    let ids: Vec<_> = (1..=200)
+        .map(|size| tracer.define(&[shape([Kind::Send, Kind::AllReduce][size % 2], size * 10)], 1, false))
+        .collect();
+    for sequence in 1..=count {
+        let id = ids[(sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % ids.len()];
+        let start_ticks = sequence * 3000;
+        tracer.write(id, &Done { sequence, start_ticks, end_ticks: start_ticks + 2000, ..Done::default() });
+    }
+}
+
+#[test]
+fn a_long_trace_is_read_in_little_memory() {
+    let is_full = std::env::var("SHOAL_TEST_CAMPAIGN").is_ok_and(|text| text == "full");
+    let count = if is_full { 10_000_000 } else { 500_000 };
+    let folder = folder("long");
+    write(&folder, count);
+    let started = std::time::Instant::now();
+    // The limit is the whole address space of the program, its own code and libraries among it.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v 1048576; exec \"$0\" report --format json \"$1\""]);
+    let output = command.arg(env!("CARGO_BIN_EXE_shoal")).arg(&folder).output().expect("a shell");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let found: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {complaint}"));
+    println!("{count} operations: {:.2} s", started.elapsed().as_secs_f64());
+    assert_eq!(found["total"]["calls"].as_f64(), Some(count as f64));
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+}
+
+#[test]
+fn a_damaged_trace_is_reported_up_to_the_damage() {
+    let folder = folder("damaged");
+    write(&folder, 10_000);
+    let path = std::fs::read_dir(&folder).expect("it is ours").flatten().next().expect("a trace").path();
+    let mut bytes = std::fs::read(&path).expect("a trace");
+    let at = bytes.len() / 2 / 32 * 32;
+    bytes[at..at + 4].copy_from_slice(&12_345_u32.to_le_bytes());
+    std::fs::write(&path, &bytes).expect("it is ours");
+    let (said, code) = shoal(&["report", folder.to_str().expect("words")], &[]);
+    assert!(code == Some(1) && said.contains("a batch without a definition, at byte"), "{said}");
+    std::fs::write(&path, &bytes[..100]).expect("it is ours");
+    let (said, code) = shoal(&["report", folder.to_str().expect("words")], &[]);
+    assert!(code == Some(1) && said.contains("its head cannot be read"), "{said}");
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+}
