@@ -66,15 +66,6 @@ __attribute__((noinline)) void counted_empty(void) {
   CHECK(ncclAllReduce(source[0], target[0], 0, ncclFloat, ncclSum, comms[0], NULL) == ncclSuccess);
 }
 
-/* The same of another shape than the call before: its plan is looked up. */
-__attribute__((noinline)) void counted_found(void) {
-  CHECK(ncclAllReduce(source[0], target[0], 0, ncclFloat, ncclSum, comms[0], NULL) == ncclSuccess);
-}
-
-static void other_shape(void) {
-  CHECK(ncclAllReduce(source[0], target[0], 0, ncclInt, ncclSum, comms[0], NULL) == ncclSuccess);
-}
-
 static void nothing(void) {}
 static void warm_send(void) { CHECK(ncclSend(source[0], 2, ncclFloat, 1, comms[0], NULL) == ncclSuccess); }
 static void warm_receive(void) { CHECK(ncclRecv(target[1], 2, ncclFloat, 0, comms[1], NULL) == ncclSuccess); }
@@ -111,7 +102,6 @@ static const struct {
     {"allreduce", other_comes, counted_allreduce, other_leaves, warm_allreduce},
     {"allreduce-64", others_come, counted_allreduce_64, other_leaves, warm_allreduce_64},
     {"empty", nothing, counted_empty, nothing, nothing},
-    {"found", other_shape, counted_found, nothing, counted_found},
 };
 
 int main(int count, char** words) {

@@ -16,8 +16,9 @@ use crate::trace::log;
 
 /// A wait that goes on has a verdict again after this time.
 const AGAIN: Duration = Duration::from_secs(60);
-/// So long a wait is told on the other communicators of the process.
-const TOLD_ELSEWHERE: Duration = Duration::from_secs(1);
+/// So long a wait is told on the other communicators of the process: sooner than the shortest bound after which a peer
+/// looks for it there.
+const TOLD_ELSEWHERE: Duration = Duration::from_millis(300);
 /// After so many rounds in which something moved the clock is looked at, for those on which nothing does.
 const BUSY_ROUNDS: u32 = 256;
 
