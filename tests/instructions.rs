@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 /// What `tests/c/count.c` can count, and what each is.
-const CASES: [(&str, &str); 6] = [
+const CASES: [(&str, &str); 7] = [
     ("send", "a lone 8-byte send, until it is on its way"),
     ("receive", "a lone 8-byte receive of what is there"),
     ("send-64", "a group of 64 8-byte sends"),
