@@ -328,7 +328,7 @@ fn two_operations_a_rank_end_as_without_coalescing() {
 #[test]
 fn collectives_of_a_group_end_as_one_by_one() {
     let mut tally = Tally::default();
-    for seed in corpus::plan("interleavings-collectives", 40, 2_000) {
+    for seed in corpus::plan("interleavings-collectives", 8, 2_000) {
         let mut dice = Dice::new(mix(seed, 0x66757365));
         let program = Program::of_collectives(&mut dice, 4);
         let way = way_of(&mut dice);

@@ -20,9 +20,10 @@ use crate::schedule::{Action, Lane, Plan, Range, Step, Wait};
 
 use super::Limits;
 
-/// Collectives of up to so many bytes, all of a rank's source or target together, run at once. Longer ones take so
-/// long that waiting for each costs little beside them.
-pub const FUSED_BYTES: usize = 16 << 10;
+/// Collectives of up to so many bytes, all of a rank's source or target together, run at once. Measured near, two ranks,
+/// 64 allgathers of a group at once against one by one: 8 B 1.37 times as fast, 256 B 1.29, 1 KiB 0.88, from 4 KiB on
+/// the same. Packets that do not fit into their slots wait for the copies of those before them either way.
+pub const FUSED_BYTES: usize = 512;
 /// The most collectives that run at once: a bound for scratch memory, and for what is looked through.
 pub const FUSED_COUNT: usize = 256;
 /// The buffers of one collective are numbered apart from those of the next by this.
