@@ -50,6 +50,7 @@ typedef struct {
  *     frames_held                           it holds messages of several batches, queued while the path was busy
  *   received_messages, received_message_bytes, received_frames     the same from other ranks
  *   collective_packets, collective_bytes  sent by collectives
+ *   collectives_fused                     small collectives that ran at once with others of their group
  *   plans_made, plans_found               batches of a new shape, and of one that was known
  *   records                               what the recorder wrote (SHOAL_RECORDS)
  *   bulk_direct, bulk_mapped, bulk_attached, bulk_streamed
@@ -65,7 +66,7 @@ ncclResult_t shoalCommCounters(ncclComm_t comm, shoalCounter_t* out, int room, i
 #define SHOAL_CONFIG_VENDOR 0x53484c
 /* val.s: algorithms in the form of algSelection, which this option replaces. */
 #define SHOAL_OPTION_ALGORITHM 1
-/* val.i: 0 keeps the call out of frames that it could share with others of its group. */
+/* val.i: 0 runs the call by itself, where it could run at once with others of its group. */
 #define SHOAL_OPTION_COALESCE 2
 
 /*

@@ -71,7 +71,12 @@ pub const SETTINGS: &[Setting] = &[
         "the number that ncclGetVersion reports; auto: of the stock NCCL in this process or of SHOAL_NCCL, else 22809",
     ),
     row("SHOAL_NCCL", &[], "", "path of a stock libnccl.so.2, as yet for its version only"),
-    row("SHOAL_COALESCE", &[], "1", "0: every point-to-point message is a packet of its own"),
+    row(
+        "SHOAL_COALESCE",
+        &[],
+        "1",
+        "0: every point-to-point message is a packet of its own, and collectives of a group run one by one",
+    ),
     row("SHOAL_FRAME_BYTES", &[], "16384", "the most bytes of one frame of small messages"),
     row("SHOAL_COALESCE_BYTES", &[], "1024", "messages up to this size share frames"),
     row(

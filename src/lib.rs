@@ -12,7 +12,7 @@
 //! | [`abi`] | the only place that sees C: checks pointers, catches panics, turns arguments into an [`op::Op`] and an [`error::Error`] into a result number |
 //! | [`comm`] | a communicator's life; [`comm::bootstrap`], the exchange between ranks at birth |
 //! | [`group`] | collects operations between start and end, hands over one sealed batch; a lone call is a batch of one |
-//! | [`coalesce`] | which messages share a frame, the frame's layout, and why frames leave |
+//! | [`coalesce`] | which messages share a frame, the frame's layout, and why frames leave; which collectives run at once |
 //! | [`tune`] | which algorithm, by a table that is data ([`tune::table`]); what is worth measuring, and the rows that come of it |
 //! | [`schedule`] | one algorithm per file, each a pure function to steps on byte ranges; `check` proves them |
 //! | [`simulate`] | thousands of ranks on paper: the same plans over links and cores as discrete events |
@@ -29,9 +29,9 @@
 //!
 //! # How one call runs
 //! A C call becomes an [`op::Op`]; [`group`] makes a batch of it and what stands beside it. The engine finds the
-//! batch's plan by its shape, or makes it: every collective a plan of its own, in order, then all point-to-point
-//! messages together as one. A plan is lanes of steps, one lane per peer and direction and one for local work;
-//! `engine::run` polls the open lanes, `engine::act` does a step. The caller polls until its batch is done (the
+//! batch's plan by its shape, or makes it: every collective a plan of its own, in order, but small ones in a row one
+//! plan if their buffers do not overlap ([`coalesce::fuse`]); then all point-to-point messages together as one.
+//! A plan is lanes of steps, one lane per peer and direction and one for local work; `engine::run` polls the open lanes, `engine::act` does a step. The caller polls until its batch is done (the
 //! NULL stream); what a stream leaves unfinished is polled by one thread per process. Between two ranks lies one
 //! line of packets per direction. Each packet's head says which call it belongs to, so that ranks which call
 //! different things see both calls instead of wrong data. A batch that is done leaves a record (`trace::record`), and

@@ -287,7 +287,8 @@ impl Wish {
 }
 
 /// What a plan depends on beside the call itself: whether the source lies in the target (or the target in the
-/// source) where the interface says in place, and the caller's [`Wish`]. One byte, so that a shape stays two words.
+/// source) where the interface says in place, the caller's [`Wish`], and whether it wants to be alone. One byte, so
+/// that a shape stays two words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
 pub struct Manner(u8);
@@ -306,8 +307,16 @@ impl Manner {
     /// The algorithm that the caller wants.
     #[must_use]
     pub const fn wish(self) -> Wish {
-        Wish(self.0 >> 1)
+        Wish((self.0 & !Manner::ALONE) >> 1)
     }
+
+    /// Whether it is not to share anything with others of its group.
+    #[must_use]
+    pub const fn is_alone(self) -> bool {
+        self.0 & Manner::ALONE != 0
+    }
+
+    const ALONE: u8 = 1 << 7;
 }
 
 /// What of a call decides its plan: everything but the addresses and the scalar. Two words, so that a batch is
@@ -392,7 +401,13 @@ impl Shape {
     /// The same call with a wish.
     #[must_use]
     pub const fn wishing(self, wish: Wish) -> Shape {
-        Shape { manner: Manner(wish.0 << 1 | self.manner.0 & 1), ..self }
+        Shape { manner: Manner(wish.0 << 1 | self.manner.0 & (1 | Manner::ALONE)), ..self }
+    }
+
+    /// The same call, alone.
+    #[must_use]
+    pub const fn alone(self) -> Shape {
+        Shape { manner: Manner(self.manner.0 | Manner::ALONE), ..self }
     }
 }
 

@@ -9,12 +9,13 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 /// What `tests/c/count.c` can count, and what each is.
-const CASES: [(&str, &str); 6] = [
+const CASES: [(&str, &str); 7] = [
     ("send", "a lone 8-byte send, until it is on its way"),
     ("receive", "a lone 8-byte receive of what is there"),
     ("send-64", "a group of 64 8-byte sends"),
     ("receive-64", "a group of 64 8-byte receives of what is there"),
     ("allreduce", "one rank's 8-byte allreduce, the other rank's part being there"),
+    ("allreduce-64", "one rank's group of 64 8-byte allreduces, the other rank's part being there"),
     ("empty", "an allreduce of nothing: through the C interface and back"),
 ];
 /// Calls that are counted of each case, each for itself; the middle one counts, since in some of them a thread of

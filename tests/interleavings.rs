@@ -33,6 +33,7 @@ mod model;
 mod program;
 
 use std::collections::HashSet;
+use std::ffi::CStr;
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hasher};
 
@@ -158,8 +159,17 @@ impl<'a> World<'a> {
 
     /// Whether batches of any rank left together.
     fn has_joined(&self) -> bool {
+        self.counts(c"frames_held")
+    }
+
+    /// Whether collectives of any rank ran at once.
+    fn has_fused(&self) -> bool {
+        self.counts(c"collectives_fused")
+    }
+
+    fn counts(&self, name: &CStr) -> bool {
         let counters = self.engines.iter().flat_map(|engine| engine.counters());
-        counters.into_iter().any(|counter| counter.name == c"frames_held" && counter.value > 0)
+        counters.into_iter().any(|counter| counter.name == name && counter.value > 0)
     }
 
     /// What everything says of itself, as a number.
@@ -206,6 +216,8 @@ struct Explored {
     states: usize,
     /// Whether batches left together in any of them.
     has_joined: bool,
+    /// Whether collectives ran at once in any of them.
+    has_fused: bool,
 }
 
 /// Every order of actions.
@@ -213,7 +225,7 @@ fn explore(program: &Program, way: Way) -> Result<Explored, String> {
     let memory = &Memory::new(program);
     let mut open: Vec<Vec<usize>> = vec![Vec::new()];
     let mut seen = HashSet::from([World::after(&[], program, memory, way).state()]);
-    let (mut known, mut has_joined) = (None, false);
+    let (mut known, mut has_joined, mut has_fused) = (None, false, false);
     while let Some(path) = open.pop() {
         let mut is_last = true;
         let mut world = World::after(&path, program, memory, way);
@@ -230,6 +242,7 @@ fn explore(program: &Program, way: Way) -> Result<Explored, String> {
         if is_last {
             let end = world.end();
             has_joined |= world.has_joined();
+            has_fused |= world.has_fused();
             if known.get_or_insert_with(|| end.clone()) != &end {
                 return Err(format!(
                     "{program:?} {way:?} ends in two ways: {known:?}, and {end:?} by {path:?}"
@@ -237,7 +250,7 @@ fn explore(program: &Program, way: Way) -> Result<Explored, String> {
             }
         }
     }
-    Ok(Explored { end: known.ok_or("no end")?, states: seen.len(), has_joined })
+    Ok(Explored { end: known.ok_or("no end")?, states: seen.len(), has_joined, has_fused })
 }
 
 /// What a test has explored.
@@ -250,6 +263,8 @@ struct Tally {
     gained: usize,
     /// In which batches left together.
     joined: usize,
+    /// In which collectives ran at once.
+    fused: usize,
 }
 
 impl Tally {
@@ -260,6 +275,7 @@ impl Tally {
         self.programs += 1;
         self.states += alone.states + framed.states;
         self.joined += usize::from(framed.has_joined);
+        self.fused += usize::from(framed.has_fused);
         let (off, on) = (alone.end, framed.end);
         self.finished += usize::from(off != End::Stuck);
         self.gained += usize::from(off == End::Stuck && on != End::Stuck);
@@ -308,12 +324,31 @@ fn two_operations_a_rank_end_as_without_coalescing() {
     println!("two operations a rank: {tally:?}");
 }
 
+/// In groups of each rank's own, so that some ranks run at once what others run one by one.
+#[test]
+fn collectives_of_a_group_end_as_one_by_one() {
+    let mut tally = Tally::default();
+    for seed in corpus::plan("interleavings-collectives", 8, 2_000) {
+        let mut dice = Dice::new(mix(seed, 0x66757365));
+        let program = Program::of_collectives(&mut dice, 4);
+        let way = way_of(&mut dice);
+        tally.add(&program, way).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
+    }
+    println!("collectives in groups: {tally:?}");
+    assert!(tally.finished * 2 >= tally.programs, "most programs are to finish: {tally:?}");
+    assert!(tally.fused * 2 >= tally.programs, "in most programs some are to run at once: {tally:?}");
+}
+
 #[test]
 fn packets_and_room_may_come_late() {
     let mut tally = Tally::default();
     for seed in corpus::plan("interleavings-late", 12, 400) {
         let mut dice = Dice::new(mix(seed, 0x6c617465));
-        let program = Program::random(&mut dice, 2);
+        let program = if dice.chance(30) {
+            Program::of_collectives(&mut dice, 2)
+        } else {
+            Program::random(&mut dice, 2)
+        };
         let way = Way { delays: true, ..way_of(&mut dice) };
         tally.add(&program, way).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
     }
@@ -377,7 +412,7 @@ fn programs_are_what_they_should_be() {
     let has = |what: fn(&Call) -> bool| {
         programs.iter().filter(|program| program.0.iter().flatten().flatten().any(what)).count()
     };
-    assert!(has(|call| matches!(call, Call::Collective(_))) > 50);
+    assert!(has(|call| matches!(call, Call::Collective(..))) > 50);
     assert!(has(|call| matches!(call, Call::Recv { bytes: LONG_BYTES, .. })) > 50);
     let grouped = programs.iter().filter(|program| program.0.iter().flatten().any(|group| group.len() > 1));
     assert!(grouped.count() > 100);

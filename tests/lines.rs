@@ -14,16 +14,18 @@ use std::process::Command;
 const TURNS: u32 = 128;
 
 /// What is counted, and the most lines a call may write, in turns: receivers return room now and then only.
-const CASES: [(&str, u32, &str); 5] = [
+const CASES: [(&str, u32, &str); 6] = [
     ("send", TURNS, "a lone 8-byte send: its packet's line"),
     ("receive", TURNS / 16, "a lone 8-byte receive"),
     // 64 lengths of 4 bytes and 64 messages of 8 are 12 lines, behind one that announces them.
     ("send-64", 13 * TURNS, "a group of 64 8-byte sends: one frame"),
     ("receive-64", TURNS / 16, "a group of 64 8-byte receives"),
     ("allreduce", 2 * TURNS, "an 8-byte allreduce of two ranks: a packet each"),
+    // Two packets for each, and returned room.
+    ("allreduce-64", 130 * TURNS, "a group of 64 8-byte allreduces of two ranks"),
 ];
 /// Of these no call can do with less than a line, so fewer are a fault of the counting.
-const SENDERS: [&str; 3] = ["send", "send-64", "allreduce"];
+const SENDERS: [&str; 4] = ["send", "send-64", "allreduce", "allreduce-64"];
 
 fn program() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -17,7 +17,7 @@ use crate::error::Result;
 const VENDOR: c_int = 0x53_484c;
 /// `SHOAL_OPTION_ALGORITHM`: a string like `algSelection`, which other libraries do not see; it wins.
 const ALGORITHM: c_int = 1;
-/// `SHOAL_OPTION_COALESCE`: 0 keeps the call out of frames that it could share with others of its group.
+/// `SHOAL_OPTION_COALESCE`: 0 runs the call by itself, where it could run at once with others of its group.
 const COALESCE: c_int = 2;
 /// A list that is longer is taken for a circle.
 const OPTIONS_MOST: usize = 1024;
@@ -29,6 +29,8 @@ pub(super) struct Wishes {
     pub(super) selection: String,
     /// Whether a selection that cannot be had is an error.
     pub(super) forced: bool,
+    /// Whether it shares nothing with others of its group.
+    pub(super) alone: bool,
 }
 
 /// What the caller wishes; NULL wishes nothing.
@@ -56,10 +58,11 @@ pub(super) unsafe fn wishes(call: &'static str, config: *const CollectiveConfig)
     let mut selection = unsafe { text(selection) };
     // SAFETY: passed on from this function's contract.
     let own = unsafe { options(call, copy.pointer(offset_of!(CollectiveConfig, extensions))) }?;
+    let (own, alone) = own;
     if let Some(own) = own {
         selection = own;
     }
-    Ok(Wishes { selection: selection.into_owned(), forced })
+    Ok(Wishes { selection: selection.into_owned(), forced, alone })
 }
 
 /// The structure as it first was, in 2.31.
@@ -102,16 +105,20 @@ unsafe fn text<'a>(place: *const c_char) -> Cow<'a, str> {
     unsafe { CStr::from_ptr(place) }.to_string_lossy()
 }
 
-/// The algorithms that our own options name. Options of other vendors are passed over.
+/// The algorithms that our own options name, and whether the call is to be alone. Options of other vendors are
+/// passed over.
 ///
 /// # Safety
 /// `option` is NULL or the first of a list of readable options; the strings of ours end.
-unsafe fn options<'a>(call: &'static str, mut option: *const ConfigOption) -> Result<Option<Cow<'a, str>>> {
+unsafe fn options<'a>(
+    call: &'static str,
+    mut option: *const ConfigOption,
+) -> Result<(Option<Cow<'a, str>>, bool)> {
     let mut selection = None;
     let mut coalesce = None;
     for _ in 0..OPTIONS_MOST {
         if option.is_null() {
-            return Ok(selection);
+            return Ok((selection, coalesce == Some(false)));
         }
         // SAFETY: it is not NULL, so by the contract an option lies there.
         let ConfigOption { next, vendor, number, value } = unsafe { option.read_unaligned() };
@@ -186,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_initializer_wishes_nothing() {
-        assert_eq!(read(&config()), Ok(Wishes { selection: String::new(), forced: true }));
+        assert_eq!(read(&config()), Ok(Wishes { forced: true, ..Wishes::default() }));
         // SAFETY: NULL is allowed.
         assert_eq!(unsafe { wishes("f", null()) }, Ok(Wishes::default()));
         let odd = CollectiveConfig {
@@ -198,7 +205,7 @@ mod tests {
             algorithm_selection: c"ring".as_ptr(),
             ..config()
         };
-        assert_eq!(read(&odd), Ok(Wishes { selection: "ring".into(), forced: false }));
+        assert_eq!(read(&odd), Ok(Wishes { selection: "ring".into(), ..Wishes::default() }));
     }
 
     #[test]
@@ -221,7 +228,8 @@ mod tests {
         let mut config = config();
         config.extensions = &raw const foreign;
         config.algorithm_selection = c"ring".as_ptr();
-        assert_eq!(read(&config).map(|wishes| wishes.selection), Ok("tree".to_owned()));
+        let expected = Wishes { selection: "tree".into(), forced: true, alone: true };
+        assert_eq!(read(&config), Ok(expected));
 
         let twice = ConfigOption { next: &raw const foreign, ..coalesce };
         config.extensions = &raw const twice;

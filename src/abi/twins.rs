@@ -22,6 +22,9 @@ unsafe fn enqueue(kind: Kind, call: &Call, config: *const CollectiveConfig) -> R
         handle::with(call.name, call.comm.addr(), |comm| {
             let mut op = convert(kind, call, comm)?;
             op.shape = op.shape.wishing(comm.wish(call.name, &op, &wishes.selection, wishes.forced)?);
+            if wishes.alone {
+                op.shape = op.shape.alone();
+            }
             let stream = stream_of(call.name, call.stream)?;
             group::submit(call.name, comm, call.comm.addr(), &op, stream)
         })

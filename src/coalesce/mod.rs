@@ -14,13 +14,17 @@
 //! A receiver that asks for the first message of a frame alone copies the rest out of the line, whose room returns
 //! to the sender at once. Else a frame would hold room until its last message is asked for, and a program in which
 //! that depends on the sender's going on would finish only without frames.
+//!
+//! Small collectives of one group need no frames to travel together: their plans become one ([`fuse`]).
 #![forbid(unsafe_code)]
 
+mod fused;
 pub mod head;
 mod held;
 mod plan;
 mod tally;
 
+pub use fused::{Claims, FUSED_BYTES, FUSED_COUNT, buffer, fuse, may_fuse, owner};
 pub use held::Burst;
 pub use plan::{Limits, Message, plan};
 pub use tally::{Flush, Flushes, Tally};

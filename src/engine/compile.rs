@@ -47,6 +47,8 @@ pub(super) struct Part {
     pub(super) work: Work,
     /// The plan's steps, lane by lane.
     pub(super) lanes: Box<[Box<[Step]>]>,
+    /// This collective and small ones behind it at once, if their buffers allow that.
+    pub(super) fused: Option<Box<Part>>,
 }
 
 /// What a plan is about.
@@ -54,14 +56,17 @@ pub(super) struct Part {
 pub(super) enum Work {
     /// The collective at this place of the batch.
     Collective(Collective),
+    /// Several of them at once.
+    Fused(Box<[Collective]>),
     /// All the point-to-point messages of the batch, and what they come to.
     Messages(Tally),
 }
 
 /// What running a collective takes beside its steps.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Collective {
     pub(super) op: usize,
+    pub(super) scratch_bytes: usize,
     /// Of every packet, but for the sequence.
     pub(super) head: Head,
     pub(super) combine: Combine,
@@ -74,13 +79,19 @@ pub(super) struct Collective {
 impl Part {
     fn new(plan: Plan, work: Work) -> Part {
         let steps = |lane: &Lane| plan.steps[lane.first as usize..][..lane.count as usize].into();
-        Part { lanes: plan.lanes.iter().map(steps).collect(), plan, work }
+        Part { lanes: plan.lanes.iter().map(steps).collect(), plan, work, fused: None }
+    }
+
+    /// How many parts of the batch it stands for.
+    pub(super) fn count(&self) -> usize {
+        if let Work::Fused(all) = &self.work { all.len() } else { 1 }
     }
 
     /// The operation, as a person reads it; `number` if it is a collective.
     pub(super) fn describe(&self, ops: &[Op], number: u32) -> String {
         match &self.work {
             Work::Collective(collective) => head::describe(head::numbered(collective.head, number)),
+            Work::Fused(all) => head::describe(head::numbered(all[0].head, number)),
             Work::Messages(_) => {
                 let messages: Vec<Op> =
                     ops.iter().filter(|op| op.shape.kind.is_point_to_point()).copied().collect();
@@ -110,6 +121,7 @@ pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
         let tally = Tally::of(&plan, facts.limits);
         parts.push(Part::new(plan, Work::Messages(tally)));
     }
+    fuse_runs(&mut parts, ops, facts);
     let bytes = ops.iter().map(|op| op.bytes() as u64).sum();
     let is_pure = messages.len() == ops.len();
     Ok(BatchPlan {
@@ -120,6 +132,23 @@ pub(super) fn compile(ops: &[Op], facts: &Facts) -> Result<BatchPlan> {
         is_long: bytes >= record::LONG_BYTES || ops.len() >= record::LONG_COUNT,
         trace_id: Cell::new(0),
     })
+}
+
+/// Gives the first of each run of small collectives the plan of all.
+fn fuse_runs(parts: &mut [Part], ops: &[Op], facts: &Facts) {
+    let may_fuse = |part: &Part| match &part.work {
+        Work::Collective(one) => coalesce::may_fuse(&ops[one.op].shape, facts.ranks, facts.limits),
+        _ => false,
+    };
+    for run in parts.chunk_by_mut(|one, next| may_fuse(one) && may_fuse(next)) {
+        for run in run.chunks_mut(coalesce::FUSED_COUNT).filter(|run| run.len() > 1) {
+            let one =
+                |part: &Part| if let Work::Collective(one) = &part.work { Some(one.clone()) } else { None };
+            let all = run.iter().filter_map(one).collect();
+            let plan = coalesce::fuse(run.iter().map(|part| &part.plan));
+            run[0].fused = Some(Box::new(Part::new(plan, Work::Fused(all))));
+        }
+    }
 }
 
 impl Facts {
@@ -149,6 +178,7 @@ fn collective(index: usize, op: &Op, facts: &Facts) -> Result<Part> {
     })?;
     let work = Work::Collective(Collective {
         op: index,
+        scratch_bytes: plan.scratch_bytes,
         head: head::of_collective(op),
         combine: reduction.combine(),
         data_type,

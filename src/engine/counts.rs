@@ -32,6 +32,8 @@ pub struct Counts {
     pub collective_packets: u64,
     /// Their bytes.
     pub collective_bytes: u64,
+    /// Collectives that ran at once with others.
+    pub collectives_fused: u64,
 }
 
 impl Counts {
@@ -105,6 +107,7 @@ pub(super) fn list(
         one(c"received_frames", counts.received_frames),
         one(c"collective_packets", counts.collective_packets),
         one(c"collective_bytes", counts.collective_bytes),
+        one(c"collectives_fused", counts.collectives_fused),
         one(c"plans_made", made),
         one(c"plans_found", found),
     ]

@@ -530,7 +530,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
     /// What runs, and whether it has begun.
     fn running(&self) -> Option<(&Part, bool)> {
         let job = self.queue.front().filter(|job| job.one_sided.is_none())?;
-        let part = self.cache.get(job.plan).parts.get(self.run.part())?;
+        let part = self.run.part(self.cache.get(job.plan))?;
         Some((part, job.has_started))
     }
 
@@ -563,10 +563,10 @@ impl<T: Transport, D: Device> Engine<T, D> {
             (Work::Messages(_), [op]) => {
                 format!("{}, message number {}", part.describe(&job.ops, 0), self.hands.message_number(op))
             }
-            _ => {
-                let number = self.hands.collective_count.wrapping_sub(u32::from(is_begun));
-                part.describe(&job.ops, number)
-            }
+            _ => match self.run.stands_at(part).filter(|_| is_begun) {
+                Some(head) => head::describe(head),
+                None => part.describe(&job.ops, self.hands.collective_count),
+            },
         }
     }
 }

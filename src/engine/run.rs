@@ -3,11 +3,12 @@
 
 use super::act::{Bound, Hands, Outcome};
 use super::compile::{BatchPlan, Part, Work};
+use crate::coalesce::{self, Claims};
 use crate::device::Device;
 use crate::error::Result;
 use crate::op::Op;
 use crate::schedule::{Action, Step};
-use crate::transport::Transport;
+use crate::transport::{Head, Transport};
 
 /// A lane's next step, and how much of it is done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,14 +46,24 @@ pub(super) struct Run {
     open: Vec<Open>,
     /// Steps done, by lane; kept only where steps wait for steps of other lanes.
     done: Vec<u32>,
-    bound: Bound,
+    /// Of each collective of the part.
+    bounds: Vec<Bound>,
     /// Whether the part's lanes were looked at.
     has_entered: bool,
+    /// Whether it is the part and small ones behind it at once.
+    is_fused: bool,
+    claims: Claims,
 }
 
 impl Run {
-    pub(super) fn part(&self) -> usize {
-        self.part
+    /// The part that runs, or is next.
+    pub(super) fn part<'a>(&self, plan: &'a BatchPlan) -> Option<&'a Part> {
+        plan.parts.get(self.part).map(|part| self.chosen(part))
+    }
+
+    #[inline]
+    fn chosen<'a>(&self, part: &'a Part) -> &'a Part {
+        if let Some(fused) = part.fused.as_deref().filter(|_| self.is_fused) { fused } else { part }
     }
 
     /// Begins a batch; nothing moves yet.
@@ -60,6 +71,7 @@ impl Run {
     pub(super) fn start(&mut self) {
         self.part = 0;
         self.has_entered = false;
+        self.is_fused = false;
         self.open.clear();
     }
 
@@ -73,6 +85,12 @@ impl Run {
     ) -> Result<Advance> {
         let mut has_moved = false;
         while let Some(part) = plan.parts.get(self.part) {
+            if !self.has_entered
+                && let Some(fused) = &part.fused
+            {
+                self.is_fused = self.may_fuse(fused, ops, hands.rank, hands.ranks);
+            }
+            let part = self.chosen(part);
             has_moved |=
                 if self.has_entered { self.poll(part, ops, hands)? } else { self.enter(part, ops, hands)? };
             if !self.open.is_empty() {
@@ -80,13 +98,22 @@ impl Run {
             }
             // The end of a part is progress, even if the next one cannot begin.
             has_moved = true;
-            if let Work::Messages(tally) = &part.work {
-                hands.counts.add(tally);
+            match &part.work {
+                Work::Messages(tally) => hands.counts.add(tally),
+                Work::Fused(all) => hands.counts.collectives_fused += all.len() as u64,
+                Work::Collective(_) => {}
             }
-            self.part += 1;
+            self.part += part.count();
             self.has_entered = false;
+            self.is_fused = false;
         }
         Ok(Advance::Done)
+    }
+
+    /// Whether the collectives of a part touch nothing that others of them write.
+    fn may_fuse(&mut self, part: &Part, ops: &[Op], rank: u32, ranks: u32) -> bool {
+        let Work::Fused(all) = &part.work else { return false };
+        self.claims.are_apart(all.iter().map(|one| &ops[one.op]), rank, ranks)
     }
 
     /// The first look at every lane of a part.
@@ -97,7 +124,7 @@ impl Run {
         ops: &[Op],
         hands: &mut Hands<T, D>,
     ) -> Result<bool> {
-        hands.bind(part, ops, &mut self.bound);
+        hands.bind(part, ops, &mut self.bounds);
         self.has_entered = true;
         self.done.clear();
         if !part.plan.waits.is_empty() {
@@ -109,7 +136,7 @@ impl Run {
             // Most lanes of small collectives are one packet, which is sent, or has come already.
             if let [step] = &**steps
                 && is_free
-                && hands.at_once(&step.action, &part.work, &self.bound)
+                && hands.at_once(&step.action, &part.work, &self.bounds)
             {
                 has_moved = true;
                 continue;
@@ -166,7 +193,7 @@ impl Run {
             if step.wait_count > 0 && self.must_wait(step, part) {
                 break;
             }
-            let outcome = hands.act(&step.action, part, ops, &self.bound, &mut open.progress)?;
+            let outcome = hands.act(&step.action, part, ops, &self.bounds, &mut open.progress)?;
             has_moved |= outcome != Outcome::Blocked;
             if outcome != Outcome::Done {
                 break;
@@ -182,26 +209,40 @@ impl Run {
     /// The peers that open lanes are stuck at. A lane that waits for another lane is not stuck at its peer,
     /// whose packet may have come long ago.
     pub(super) fn waited_for(&self, part: &Part) -> Vec<u32> {
-        let mut peers: Vec<u32> = self.open.iter().filter_map(|open| self.peer_of(open, part)).collect();
+        let mut peers: Vec<u32> = self.stuck(part).collect();
         peers.sort_unstable();
         peers.dedup();
         peers
     }
 
-    fn peer_of(&self, open: &Open, part: &Part) -> Option<u32> {
-        let step = part.lanes.get(open.lane as usize)?.get(open.progress.next as usize)?;
-        if self.must_wait(step, part) {
+    /// The head of the first collective of a part that is not done.
+    pub(super) fn stands_at(&self, part: &Part) -> Option<Head> {
+        if let Work::Messages(_) = &part.work {
             return None;
         }
-        match step.action {
-            Action::Send { peer, .. }
-            | Action::SendFrame { peer, .. }
-            | Action::RecvMessages { peer, .. }
-            | Action::Recv { peer, .. }
-            | Action::RecvReduce { peer, .. } => Some(peer),
-            Action::Copy { .. } | Action::Reduce { .. } | Action::Scale { .. } | Action::Divide { .. } => {
-                None
-            }
-        }
+        let owners = self.open.iter().filter_map(|open| Some(coalesce::owner(&next(open, part)?.action)));
+        Some(self.bounds.get(owners.min().unwrap_or(0))?.head())
+    }
+
+    /// The peer of each lane that is stuck at its peer.
+    fn stuck<'a>(&'a self, part: &'a Part) -> impl Iterator<Item = u32> + 'a {
+        let steps = self.open.iter().filter_map(move |open| next(open, part));
+        steps.filter(move |step| !self.must_wait(step, part)).filter_map(|step| peer_of(&step.action))
+    }
+}
+
+/// The step at which a lane stands.
+fn next<'a>(open: &Open, part: &'a Part) -> Option<&'a Step> {
+    part.lanes.get(open.lane as usize)?.get(open.progress.next as usize)
+}
+
+const fn peer_of(action: &Action) -> Option<u32> {
+    match *action {
+        Action::Send { peer, .. }
+        | Action::SendFrame { peer, .. }
+        | Action::RecvMessages { peer, .. }
+        | Action::Recv { peer, .. }
+        | Action::RecvReduce { peer, .. } => Some(peer),
+        Action::Copy { .. } | Action::Reduce { .. } | Action::Scale { .. } | Action::Divide { .. } => None,
     }
 }

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use super::compile::Work;
 use super::{Engine, Poll};
 use crate::coalesce::head;
 use crate::device::Device;
@@ -135,10 +134,7 @@ impl<T: Transport, D: Device> Engine<T, D> {
     /// The head of the collective that is under way, numbered.
     fn own_collective(&self) -> Option<Head> {
         match self.running() {
-            Some((part, true)) => match &part.work {
-                Work::Collective(collective) => Some(self.hands.numbered(collective.head)),
-                Work::Messages(_) => None,
-            },
+            Some((part, true)) => self.run.stands_at(part),
             _ => None,
         }
     }

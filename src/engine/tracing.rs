@@ -61,6 +61,8 @@ fn explain(plan: &BatchPlan) -> (Vec<(Shape, u8)>, u32) {
     for part in &plan.parts {
         match &part.work {
             Work::Collective(collective) => operations[collective.op].1 = collective.algorithm,
+            // Stands beside its parts, which are in the list.
+            Work::Fused(_) => {}
             Work::Messages(tally) => frames += tally.flushes.iter().sum::<u64>(),
         }
     }

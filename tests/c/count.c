@@ -49,6 +49,18 @@ static void allreduce(int rank, shoalStream_t on) {
 
 __attribute__((noinline)) void counted_allreduce(void) { allreduce(0, NULL); }
 
+/* One rank's group of 64 of them. */
+static void allreduces(int rank, shoalStream_t on) {
+  CHECK(ncclGroupStart() == ncclSuccess);
+  for (int one = 0; one < MESSAGES; one++) {
+    float *from = source[rank] + 2 * one, *into = target[rank] + 2 * one;
+    CHECK(ncclAllReduce(from, into, 2, ncclFloat, ncclSum, comms[rank], on) == ncclSuccess);
+  }
+  CHECK(ncclGroupEnd() == ncclSuccess);
+}
+
+__attribute__((noinline)) void counted_allreduce_64(void) { allreduces(0, NULL); }
+
 /* What has nothing to do: the way through the ABI and back. */
 __attribute__((noinline)) void counted_empty(void) {
   CHECK(ncclAllReduce(source[0], target[0], 0, ncclFloat, ncclSum, comms[0], NULL) == ncclSuccess);
@@ -60,10 +72,16 @@ static void warm_receive(void) { CHECK(ncclRecv(target[1], 2, ncclFloat, 0, comm
 static void warm_send_64(void) { messages(0, 1); }
 static void warm_receive_64(void) { messages(1, 0); }
 static void warm_allreduce(void) { allreduce(0, NULL); }
+static void warm_allreduce_64(void) { allreduces(0, NULL); }
 
 /* The other rank calls on a stream, so that the library's own thread brings its part; that takes a moment. */
 static void other_comes(void) {
   allreduce(1, stream);
+  usleep(MOMENT_US);
+}
+
+static void others_come(void) {
+  allreduces(1, stream);
   usleep(MOMENT_US);
 }
 
@@ -82,6 +100,7 @@ static const struct {
     {"send-64", nothing, counted_send_64, warm_receive_64, warm_send_64},
     {"receive-64", warm_send_64, counted_receive_64, nothing, warm_receive_64},
     {"allreduce", other_comes, counted_allreduce, other_leaves, warm_allreduce},
+    {"allreduce-64", others_come, counted_allreduce_64, other_leaves, warm_allreduce_64},
     {"empty", nothing, counted_empty, nothing, nothing},
 };
 

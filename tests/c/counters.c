@@ -103,6 +103,29 @@ static void collectives(void) {
   CHECK(value(0, "collective_bytes") >= 4);
 }
 
+/* Three allreduces of each rank in one group; each reads its own source, or what the one before it wrote. */
+static uint64_t fused(int chained) {
+  uint64_t before = value(0, "collectives_fused");
+  float mine[2][3] = {{1, 2, 3}, {4, 5, 6}}, all[2][3] = {{0, 0, 0}, {0, 0, 0}};
+  int rank, one;
+  CHECK(ncclGroupStart() == ncclSuccess);
+  for (one = 0; one < 3; one++)
+    for (rank = 0; rank < 2; rank++) {
+      float* source = chained && one > 0 ? &all[rank][one - 1] : &mine[rank][one];
+      CHECK(ncclAllReduce(source, &all[rank][one], 1, ncclFloat, ncclSum, comms[rank], NULL) == ncclSuccess);
+    }
+  CHECK(ncclGroupEnd() == ncclSuccess);
+  for (rank = 0; rank < 2; rank++)
+    for (one = 0; one < 3; one++) CHECK(all[rank][one] == (chained ? 5 << one : 5 + 2 * one));
+  return value(0, "collectives_fused") - before;
+}
+
+static void collectives_of_a_group(void) {
+  CHECK(fused(0) == 3);
+  CHECK(fused(1) == 0);
+  CHECK(fused(0) == 3);
+}
+
 static void arguments(void) {
   shoalCounter_t few[2];
   int all = 0, count = 0;
@@ -122,6 +145,7 @@ int main(void) {
   lone();
   long_messages();
   collectives();
+  collectives_of_a_group();
   arguments();
   for (rank = 0; rank < 2; rank++) CHECK(ncclCommDestroy(comms[rank]) == ncclSuccess);
   return 0;

@@ -113,6 +113,18 @@ static void allreduce(void) {
   CHECK(ncclGroupEnd() == ncclSuccess);
 }
 
+/* A group of 64 of them. */
+static void allreduces(void) {
+  int rank, one;
+  CHECK(ncclGroupStart() == ncclSuccess);
+  for (one = 0; one < MESSAGES; one++)
+    for (rank = 0; rank < 2; rank++) {
+      uint64_t *from = &source[rank][one], *into = &target[rank][one];
+      CHECK(ncclAllReduce(from, into, 1, ncclUint64, ncclSum, comms[rank], NULL) == ncclSuccess);
+    }
+  CHECK(ncclGroupEnd() == ncclSuccess);
+}
+
 static const struct {
   const char* name;
   void (*before)(void);
@@ -124,6 +136,7 @@ static const struct {
     {"send-64", nothing, send_all, receive_all},
     {"receive-64", send_all, receive_all, nothing},
     {"allreduce", nothing, allreduce, nothing},
+    {"allreduce-64", nothing, allreduces, nothing},
 };
 
 int main(int count, char** words) {

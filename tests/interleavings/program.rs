@@ -18,7 +18,18 @@ const WORDS: usize = 16;
 pub enum Call {
     Send { to: u32, bytes: usize },
     Recv { from: u32, bytes: usize },
-    Collective(Kind),
+    Collective(Kind, Place),
+}
+
+/// Where a collective's buffers lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Apart from all others.
+    Own,
+    /// It reads what the operation before it writes.
+    ReadsLast,
+    /// It writes what the operation before it reads.
+    WritesLast,
 }
 
 /// What passes a line, as either end counts on it.
@@ -33,6 +44,9 @@ enum Passing {
 pub struct Program(pub [Vec<Vec<Call>>; RANKS as usize]);
 
 const COLLECTIVES: [Kind; 3] = [Kind::AllReduce, Kind::Broadcast, Kind::AllGather];
+/// What [`Program::of_collectives`] calls.
+const MORE_COLLECTIVES: [Kind; 5] =
+    [Kind::AllReduce, Kind::Broadcast, Kind::AllGather, Kind::ReduceScatter, Kind::Reduce];
 
 impl Program {
     pub fn groups(&self, rank: usize) -> &[Vec<Call>] {
@@ -46,7 +60,7 @@ impl Program {
             for _ in 0..dice.between(2, 2 * most) {
                 if dice.chance(20) && lists.iter().all(|list| list.len() < most) {
                     let kind = dice.pick(&COLLECTIVES);
-                    lists.iter_mut().for_each(|list| list.push(Call::Collective(kind)));
+                    lists.iter_mut().for_each(|list| list.push(Call::Collective(kind, Place::Own)));
                     continue;
                 }
                 let from = dice.below(RANKS as usize);
@@ -74,6 +88,34 @@ impl Program {
         }
     }
 
+    /// At most `most` collectives, some of which touch what the one before them does, and on some ranks a message
+    /// among them; in groups of each rank's own.
+    pub fn of_collectives(dice: &mut Dice, most: usize) -> Program {
+        loop {
+            let mut lists: [Vec<Call>; RANKS as usize] = Default::default();
+            for _ in 0..dice.between(2, most) {
+                let kind = dice.pick(&MORE_COLLECTIVES);
+                for list in &mut lists {
+                    let place =
+                        dice.pick(&[Place::Own, Place::Own, Place::Own, Place::ReadsLast, Place::WritesLast]);
+                    list.push(Call::Collective(kind, place));
+                }
+            }
+            if dice.chance(50) {
+                let from = dice.below(RANKS as usize);
+                let to = (from + dice.between(1, 2)) % RANKS as usize;
+                let bytes = SMALL_BYTES;
+                let [at, other] = [from, to].map(|rank| dice.below(lists[rank].len() + 1));
+                lists[from].insert(at, Call::Send { to: to as u32, bytes });
+                lists[to].insert(other, Call::Recv { from: from as u32, bytes });
+            }
+            let program = Program(lists.map(|list| group(&list, |_| dice.chance(30))));
+            if program.is_sound() {
+                return program;
+            }
+        }
+    }
+
     /// All programs of at most two operations a rank.
     pub fn all_of_two() -> impl Iterator<Item = Program> {
         let choices = |rank: u32| -> Vec<Vec<Vec<Call>>> {
@@ -83,7 +125,8 @@ impl Program {
                     .into_iter()
                     .flat_map(move |bytes| [Call::Send { to: peer, bytes }, Call::Recv { from: peer, bytes }])
             });
-            let calls: Vec<Call> = messages.chain(COLLECTIVES.map(Call::Collective)).collect();
+            let calls: Vec<Call> =
+                messages.chain(COLLECTIVES.map(|kind| Call::Collective(kind, Place::Own))).collect();
             let mut all = vec![Vec::new()];
             all.extend(calls.iter().map(|call| vec![vec![*call]]));
             for first in &calls {
@@ -119,7 +162,7 @@ impl Program {
     fn passing(&self, rank: u32, from: u32, to: u32) -> Vec<Passing> {
         let of_group = |group: &Vec<Call>| {
             let collectives = group.iter().filter_map(|call| match call {
-                Call::Collective(kind) => Some(Passing::Collective(*kind)),
+                Call::Collective(kind, _) => Some(Passing::Collective(*kind)),
                 _ => None,
             });
             let messages = group.iter().filter_map(|call| match *call {
@@ -185,10 +228,18 @@ impl Memory {
 
     /// The operation of `rank` at that place of its list.
     pub fn op(&self, rank: usize, place: usize, call: Call) -> Op {
-        let [source, target] = self.buffers[rank][place].each_ref().map(|buffer| {
-            let start: *const AtomicU64 = buffer.as_ptr();
-            Address(start.expose_provenance())
-        });
+        let at = |place: usize| {
+            self.buffers[rank][place].each_ref().map(|buffer| {
+                let start: *const AtomicU64 = buffer.as_ptr();
+                Address(start.expose_provenance())
+            })
+        };
+        let ([source, target], [last_source, last_target]) = (at(place), at(place.saturating_sub(1)));
+        let (source, target) = match call {
+            Call::Collective(_, Place::ReadsLast) if place > 0 => (last_target, target),
+            Call::Collective(_, Place::WritesLast) if place > 0 => (source, last_source),
+            _ => (source, target),
+        };
         let shape = |kind, peer, data_type: DataType, bytes: usize| Shape {
             count: bytes / data_type.size_bytes(),
             peer,
@@ -200,14 +251,14 @@ impl Memory {
         let shape = match call {
             Call::Send { to, bytes } => shape(Kind::Send, to, DataType::Uint8, bytes),
             Call::Recv { from, bytes } => shape(Kind::Recv, from, DataType::Uint8, bytes),
-            Call::Collective(kind) => shape(kind, 0, DataType::Float32, 8),
+            Call::Collective(kind, _) => shape(kind, 0, DataType::Float32, 8),
         };
         Op { shape, source, target, scalar: Scalar::None }
     }
 
-    /// What all targets hold.
+    /// What all buffers hold that may have been written.
     pub fn targets(&self) -> Vec<u64> {
-        let targets = self.buffers.iter().flatten().flat_map(|[_, target]| target.iter());
+        let targets = self.buffers.iter().flatten().flatten().flat_map(|buffer| buffer.iter());
         targets.map(|word| word.load(Ordering::Relaxed)).collect()
     }
 }

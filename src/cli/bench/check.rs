@@ -113,7 +113,8 @@ impl Check {
             | Operation::NeoxLone
             | Operation::NeoxBulk
             | Operation::Moe
-            | Operation::Zero3 => None,
+            | Operation::Zero3
+            | Operation::Gathers => None,
         }
     }
 }
@@ -196,7 +197,8 @@ mod tests {
 
     #[test]
     fn patterns_are_compared_byte_by_byte() {
-        for (operation, ranks) in [(Operation::Neox, 3), (Operation::Moe, 3), (Operation::Zero3, 2)] {
+        let patterns = [Operation::Neox, Operation::Moe, Operation::Zero3, Operation::Gathers];
+        for (operation, ranks) in patterns.into_iter().zip([3, 3, 2, 3]) {
             let of = |rank| Request {
                 data_type: DataType::Uint8,
                 count: 100,

@@ -46,6 +46,8 @@ pub enum Operation {
     Moe,
     /// Parameters gathered layer by layer: hundreds of small allgathers among large ones of the size.
     Zero3,
+    /// -m allgathers in one group; the size is what each rank gives to each.
+    Gathers,
 }
 
 impl Operation {
@@ -84,6 +86,7 @@ impl Operation {
             Operation::NeoxBulk => "neoxbulk",
             Operation::Moe => "moe",
             Operation::Zero3 => "zero3",
+            Operation::Gathers => "gathers",
         }
     }
 
@@ -104,7 +107,12 @@ impl Operation {
     pub const fn is_pattern(self) -> bool {
         matches!(
             self,
-            Operation::Neox | Operation::NeoxLone | Operation::NeoxBulk | Operation::Moe | Operation::Zero3
+            Operation::Neox
+                | Operation::NeoxLone
+                | Operation::NeoxBulk
+                | Operation::Moe
+                | Operation::Zero3
+                | Operation::Gathers
         )
     }
 

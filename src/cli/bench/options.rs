@@ -78,7 +78,7 @@ pub struct Options {
     /// The root of what has one
     #[arg(short, long, default_value_t = 0)]
     pub root: usize,
-    /// Messages to each peer, of exchange and packed; experts of each rank, of moe
+    /// Messages to each peer, of exchange and packed; experts of each rank, of moe; calls of gathers
     #[arg(short, long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub messages: u32,
     /// Ranks that share a layer, of neox: metadata are 8(7+t) bytes

@@ -1,5 +1,5 @@
 //! What a training framework sends in one step, as a list of actions: the messages of a pipeline stage boundary,
-//! of a layer of experts, of parameters gathered layer by layer.
+//! of a layer of experts, of parameters gathered layer by layer, of many small allgathers.
 //!
 //! All sizes are bytes. A message lies in the sender's input and in the receiver's result at offsets that both
 //! can compute, so that what must arrive is known without asking.
@@ -44,6 +44,7 @@ pub(crate) fn actions(request: &Request) -> Vec<Action> {
         Operation::NeoxBulk => grouped(neox(request, false)),
         Operation::Moe => moe(request),
         Operation::Zero3 => zero3(request),
+        Operation::Gathers => gathers(request),
         _ => Vec::new(),
     }
 }
@@ -201,14 +202,31 @@ fn zero3(request: &Request) -> Vec<Action> {
     actions
 }
 
+/// Allgathers of the same size in one group.
+fn gathers(request: &Request) -> Vec<Action> {
+    let bytes = request.bytes();
+    let (mut sources, mut targets) = (Places(0), Places(0));
+    let one = |_| {
+        let (source, target) = (sources.take(bytes), targets.take(bytes * request.ranks));
+        Action::AllGather { source, target, bytes }
+    };
+    grouped((0..request.messages).map(one).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::op::{DataType, Reduction};
     use std::collections::HashMap;
 
-    const PATTERNS: [Operation; 5] =
-        [Operation::Neox, Operation::NeoxLone, Operation::NeoxBulk, Operation::Moe, Operation::Zero3];
+    const PATTERNS: [Operation; 6] = [
+        Operation::Neox,
+        Operation::NeoxLone,
+        Operation::NeoxBulk,
+        Operation::Moe,
+        Operation::Zero3,
+        Operation::Gathers,
+    ];
 
     fn request(operation: Operation, rank: usize, ranks: usize) -> Request {
         Request {

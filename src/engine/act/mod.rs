@@ -12,7 +12,7 @@ mod messages;
 use super::compile::{Collective, Part, Work};
 use super::counts::Counts;
 use super::run::Progress;
-use crate::coalesce::head;
+use crate::coalesce::{self, head};
 use crate::device::{Device, Multiplier};
 use crate::error::{Error, Result};
 use crate::op::{Address, Kind, Op, Reduction, Scalar};
@@ -43,7 +43,8 @@ impl Outcome {
 /// A plan's buffers, as addresses.
 #[derive(Debug, Default)]
 pub(super) struct Bound {
-    bases: [Address; 3],
+    /// By the numbers of buffers; the last one is nobody's.
+    bases: [Address; 4],
     scratch: Vec<u128>,
     multiplier: Multiplier,
     /// Of every packet of the running collective.
@@ -54,7 +55,12 @@ pub(super) struct Bound {
 impl Bound {
     #[inline]
     fn at(&self, range: Range, moved_bytes: usize) -> Address {
-        self.bases[range.buffer as usize].add(range.offset + moved_bytes)
+        self.bases[coalesce::buffer(range)].add(range.offset + moved_bytes)
+    }
+
+    /// Of every packet of the collective.
+    pub(super) const fn head(&self) -> Head {
+        self.head
     }
 }
 
@@ -133,28 +139,31 @@ impl<T: Transport, D: Device> Hands<T, D> {
         counts.get(op.shape.peer as usize).copied().unwrap_or(0)
     }
 
-    /// The head of the collective that was begun last.
-    pub(super) fn numbered(&self, head: Head) -> Head {
-        head::numbered(head, self.collective_count.wrapping_sub(1))
-    }
-
     /// Binds a plan's buffers to the addresses of this batch. Messages need none: each has its operation's.
     #[inline]
-    pub(super) fn bind(&mut self, part: &Part, ops: &[Op], bound: &mut Bound) {
-        if let Work::Collective(collective) = &part.work {
-            self.bind_collective(part, collective, &ops[collective.op], bound);
+    pub(super) fn bind(&mut self, part: &Part, ops: &[Op], bounds: &mut Vec<Bound>) {
+        let all = match &part.work {
+            Work::Collective(one) => std::slice::from_ref(one),
+            Work::Fused(all) => all,
+            Work::Messages(_) => return,
+        };
+        if bounds.len() < all.len() {
+            bounds.resize_with(all.len(), Bound::default);
+        }
+        for (collective, bound) in all.iter().zip(bounds) {
+            self.bind_collective(collective, &ops[collective.op], bound);
         }
     }
 
     #[inline]
-    fn bind_collective(&mut self, part: &Part, collective: &Collective, op: &Op, bound: &mut Bound) {
-        let words = part.plan.scratch_bytes.div_ceil(16);
+    fn bind_collective(&mut self, collective: &Collective, op: &Op, bound: &mut Bound) {
+        let words = collective.scratch_bytes.div_ceil(16);
         if bound.scratch.len() < words {
             bound.scratch.resize(words, 0);
         }
         // The pointer is taken mutably: the plan writes through it, and nothing else uses the scratch.
         let scratch = Address(bound.scratch.as_mut_ptr().expose_provenance());
-        bound.bases = [op.source, op.target, scratch];
+        bound.bases = [op.source, op.target, scratch, Address::NULL];
         bound.head = head::numbered(collective.head, self.collective_count);
         bound.divisor = self.ranks;
         self.collective_count = self.collective_count.wrapping_add(1);
@@ -182,8 +191,8 @@ impl<T: Transport, D: Device> Hands<T, D> {
     /// Does a step of a collective that is one short packet, if it can be done now and at once. `false`: nothing has
     /// happened.
     #[inline]
-    pub(super) fn at_once(&mut self, action: &Action, work: &Work, bound: &Bound) -> bool {
-        let Work::Collective(collective) = work else { return false };
+    pub(super) fn at_once(&mut self, action: &Action, work: &Work, bounds: &[Bound]) -> bool {
+        let (Work::Collective(collective), [bound, ..]) = (work, bounds) else { return false };
         match *action {
             Action::Send { peer, from } if from.bytes <= self.transport.eager_bytes(peer) => {
                 // SAFETY: the source as at the top of the file.
@@ -216,13 +225,18 @@ impl<T: Transport, D: Device> Hands<T, D> {
         action: &Action,
         part: &Part,
         ops: &[Op],
-        bound: &Bound,
+        bounds: &[Bound],
         progress: &mut Progress,
     ) -> Result<Outcome> {
-        match &part.work {
-            Work::Messages(_) => self.act_on_messages(action, &part.plan, ops, progress),
-            Work::Collective(collective) => self.act_on_collective(action, collective, bound, progress),
-        }
+        let (collective, bound) = match &part.work {
+            Work::Messages(_) => return self.act_on_messages(action, &part.plan, ops, progress),
+            Work::Collective(one) => (one, &bounds[0]),
+            Work::Fused(all) => {
+                let owner = coalesce::owner(action);
+                (&all[owner], &bounds[owner])
+            }
+        };
+        self.act_on_collective(action, collective, bound, progress)
     }
 
     #[inline]
