@@ -144,3 +144,36 @@ fn a_damaged_trace_is_reported_up_to_the_damage() {
     assert!(code == Some(1) && said.contains("its head cannot be read"), "{said}");
     std::fs::remove_dir_all(&folder).expect("it is ours");
 }
+
+#[test]
+fn a_modelled_step_is_what_its_model_says() {
+    let folder = folder("model");
+    let path = folder.to_str().expect("words");
+    let model = [
+        "model",
+        "--preset",
+        "1.3B",
+        "--tp",
+        "2",
+        "--pp",
+        "2",
+        "--dp",
+        "2",
+        "--zero",
+        "1",
+        "--micro-batches",
+        "4",
+    ];
+    let ask = |model: &[&str], more: &[&str]| shoal(&[model, more].concat(), &[]);
+    let (said, code) = ask(&model, &["--trace", path]);
+    assert!(code == Some(0) && said.starts_with("6 traces of one step"), "{said}");
+    let (said, code) = ask(&model, &["--compare", path]);
+    assert!(code == Some(0) && !said.contains("departs") && said.contains("as modelled"), "{said}");
+    // One that was run with twice the micro-batches, and without sharing the optimizer's state.
+    let other = ["model", "--preset", "1.3B", "--tp", "2", "--pp", "2", "--dp", "2", "--micro-batches", "8"];
+    let (said, code) = ask(&other, &["--compare", path]);
+    assert!(code == Some(1) && said.contains("departs: called, and not modelled"), "{said}");
+    let (said, code) = shoal(&["report", path], &[]);
+    assert!(code == Some(0) && said.contains("AllReduce"), "{said}");
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+}

@@ -1,6 +1,9 @@
 //! `shoal model`: what a training job should communicate in one step.
 #![forbid(unsafe_code)]
 
+mod compare;
+mod synthetic;
+
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, ValueEnum};
@@ -76,6 +79,12 @@ pub struct Options {
     /// The element type
     #[arg(long, value_enum, default_value_t = Element::Fp16)]
     pub dtype: Element,
+    /// Write the step as traces into this folder, for shoal report; of several lengths the first
+    #[arg(long, value_name = "FOLDER")]
+    pub trace: Option<PathBuf>,
+    /// Show where a job departs from this, by its traces (files, or folders of them); of several lengths the first
+    #[arg(long, value_name = "TRACE", num_args = 1.., conflicts_with = "trace")]
+    pub compare: Vec<PathBuf>,
     /// How results are printed
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
@@ -202,6 +211,19 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
     };
     shape.vocabulary = options.vocabulary.unwrap_or(shape.vocabulary);
     let layout = layout(options);
+    if options.trace.is_some() || !options.compare.is_empty() {
+        let sequence = options.seq.first().copied().unwrap_or(1);
+        let step = step(options, &shape, sequence);
+        let calls = calls(&shape, &layout, &step).map_err(Failure)?;
+        return match &options.trace {
+            Some(folder) => {
+                let files = synthetic::write(&calls, layout.chunks, step.element_bytes, folder)?;
+                println!("{files} traces of one step in {}", folder.display());
+                Ok(true)
+            }
+            None => compare::run(&calls, &options.compare, options.format),
+        };
+    }
     if options.format == Format::Table {
         put_line!(
             "# {} layers, hidden size {}, {} parameters",
