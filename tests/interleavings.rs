@@ -344,11 +344,7 @@ fn packets_and_room_may_come_late() {
     let mut tally = Tally::default();
     for seed in corpus::plan("interleavings-late", 12, 400) {
         let mut dice = Dice::new(mix(seed, 0x6c617465));
-        let program = if dice.chance(30) {
-            Program::of_collectives(&mut dice, 2)
-        } else {
-            Program::random(&mut dice, 2)
-        };
+        let program = Program::random(&mut dice, 2);
         let way = Way { delays: true, ..way_of(&mut dice) };
         tally.add(&program, way).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
     }

@@ -201,15 +201,7 @@ impl Line<'_> {
 /// # Errors
 /// The shape cannot be read, or shape and layout do not fit together.
 pub fn run(options: &Options) -> Result<bool, Failure> {
-    let mut shape = match (&options.preset, &options.config, options.layers, options.hidden) {
-        (Some(shape), ..) => *shape,
-        (_, Some(path), ..) => read_config(path)?,
-        (_, _, Some(layers), Some(hidden)) => {
-            Shape { layers, hidden, vocabulary: 50_304, style: Style::Neox }
-        }
-        _ => return Err(Failure("expected --preset, --config, or --layers and --hidden".into())),
-    };
-    shape.vocabulary = options.vocabulary.unwrap_or(shape.vocabulary);
+    let shape = shape(options)?;
     let layout = layout(options);
     if options.trace.is_some() || !options.compare.is_empty() {
         let sequence = options.seq.first().copied().unwrap_or(1);
@@ -272,6 +264,19 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
         }
     }
     Ok(true)
+}
+
+fn shape(options: &Options) -> Result<Shape, Failure> {
+    let mut shape = match (&options.preset, &options.config, options.layers, options.hidden) {
+        (Some(shape), ..) => *shape,
+        (_, Some(path), ..) => read_config(path)?,
+        (_, _, Some(layers), Some(hidden)) => {
+            Shape { layers, hidden, vocabulary: 50_304, style: Style::Neox }
+        }
+        _ => return Err(Failure("expected --preset, --config, or --layers and --hidden".into())),
+    };
+    shape.vocabulary = options.vocabulary.unwrap_or(shape.vocabulary);
+    Ok(shape)
 }
 
 fn layout(options: &Options) -> Layout {
