@@ -342,7 +342,7 @@ fn collectives_of_a_group_end_as_one_by_one() {
 #[test]
 fn packets_and_room_may_come_late() {
     let mut tally = Tally::default();
-    for seed in corpus::plan("interleavings-late", 12, 400) {
+    for seed in corpus::plan("interleavings-late", 6, 400) {
         let mut dice = Dice::new(mix(seed, 0x6c617465));
         let program = Program::random(&mut dice, 2);
         let way = Way { delays: true, ..way_of(&mut dice) };
