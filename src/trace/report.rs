@@ -2,7 +2,7 @@
 //!
 //! Batches are summed by their definition, so ten million of them cost little; only then is a definition looked into.
 //! A batch has one time, and several operations may share it: it is dealt to them by weight, a message of so many
-//! bytes ([`WEIGHT_BYTES`]) counting twice as much as an empty one. What a batch waited is the time in which nothing
+//! bytes (`WEIGHT_BYTES`) counting twice as much as an empty one. What a batch waited is the time in which nothing
 //! moved; the rest is moving.
 #![forbid(unsafe_code)]
 
