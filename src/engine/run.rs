@@ -131,13 +131,15 @@ impl Run {
             self.done.resize(part.lanes.len(), 0);
         }
         let mut has_moved = false;
-        let is_free = part.plan.waits.is_empty();
         for (lane, steps) in part.lanes.iter().enumerate() {
             // Most lanes of small collectives are one packet, which is sent, or has come already.
             if let [step] = &**steps
-                && is_free
+                && (step.wait_count == 0 || !self.must_wait(step, part))
                 && hands.at_once(&step.action, &part.work, &self.bounds)
             {
+                if let Some(done) = self.done.get_mut(lane) {
+                    *done = 1;
+                }
                 has_moved = true;
                 continue;
             }
