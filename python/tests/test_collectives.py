@@ -259,17 +259,8 @@ def asynchronous(rank, ranks):
     dist.barrier(group=group)
 
 
-class Collectives(unittest.TestCase):
+class Collectives(world.Case):
     """One test per family, with two ranks and with three."""
-
-    @classmethod
-    def setUpClass(cls):
-        world.ready()
-
-    def each(self, body):
-        for ranks in (2, 3):
-            with self.subTest(ranks=ranks):
-                world.run(body, ranks)
 
     def test_reductions(self):
         self.each(reductions)

@@ -99,17 +99,8 @@ def anybody(rank, ranks):
         raise AssertionError("a receive from anybody went through")
 
 
-class Messages(unittest.TestCase):
+class Messages(world.Case):
     """Each with two ranks and with three."""
-
-    @classmethod
-    def setUpClass(cls):
-        world.ready()
-
-    def each(self, body):
-        for ranks in (2, 3):
-            with self.subTest(ranks=ranks):
-                world.run(body, ranks)
 
     def test_back_and_forth(self):
         self.each(back_and_forth)

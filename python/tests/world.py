@@ -8,6 +8,7 @@ import tempfile
 import time
 import traceback
 import typing
+import unittest
 
 import torch
 import torch.distributed as dist
@@ -85,3 +86,16 @@ def ready() -> None:
 
 
 HERE = pathlib.Path(__file__).resolve().parent
+
+
+class Case(unittest.TestCase):
+    """Tests whose body every rank runs, with two ranks and with three."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        ready()
+
+    def each(self, body: Body) -> None:
+        for ranks in (2, 3):
+            with self.subTest(ranks=ranks):
+                run(body, ranks)
