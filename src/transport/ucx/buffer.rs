@@ -37,6 +37,11 @@ impl Buffer {
         self.bytes
     }
 
+    /// How much memory it takes.
+    pub(super) fn taken_bytes(&self) -> usize {
+        self.memory.len()
+    }
+
     /// The data.
     pub(super) fn data(&self) -> &[u8] {
         &self.memory[self.start + FRONT_BYTES..][..self.bytes]
@@ -83,9 +88,13 @@ impl Pool {
     }
 
     /// How much memory waits here.
-    #[cfg(test)]
-    fn kept_bytes(&self) -> usize {
-        self.free.iter().flatten().map(Buffer::capacity).sum()
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.free.iter().flatten().map(Buffer::taken_bytes).sum()
+    }
+
+    /// Gives back what waits here.
+    pub(super) fn clear(&mut self) {
+        self.free = Default::default();
     }
 }
 
@@ -107,6 +116,9 @@ mod tests {
         }
         let many: Vec<Buffer> = (0..100).map(|_| pool.take(super::super::PIECE_BYTES)).collect();
         many.into_iter().for_each(|buffer| pool.put(buffer));
-        assert!(pool.kept_bytes() <= SIZES.len() * KEPT_BYTES);
+        let front_bytes = (ALIGNMENT + FRONT_BYTES) * KEPT_BYTES / SIZES[0];
+        assert!(pool.kept_bytes() <= SIZES.len() * (KEPT_BYTES + front_bytes));
+        pool.clear();
+        assert_eq!(pool.kept_bytes(), 0);
     }
 }

@@ -135,6 +135,11 @@ impl<P> Incoming<P> {
         self.read
     }
 
+    /// What came and was not handed out.
+    pub(super) fn held(&self) -> impl Iterator<Item = &P> {
+        self.arrived.iter().chain(self.early.values())
+    }
+
     /// Forgets what was not handed out; it is given to `take`.
     pub(super) fn clear(&mut self, mut take: impl FnMut(P)) {
         self.arrived.drain(..).for_each(&mut take);

@@ -52,7 +52,7 @@ use frame::Kind;
 use line::NO_HEAD;
 pub use net::{Devices, Net, end_of_process};
 
-use super::{Bulk, Front, Head, Peer, Standing, Transport};
+use super::{Bulk, Front, Head, Peer, Standing, Taken, Transport};
 use crate::error::{Error, Result};
 use crate::op::Address;
 use crate::system::fork;
@@ -182,6 +182,27 @@ impl UcxTransport {
     #[must_use]
     pub fn net(&self) -> Arc<Net> {
         Arc::clone(&self.net)
+    }
+
+    /// How much memory the lines take, with what lies in them. What waits for the next messages belongs to the
+    /// process: each rank counts it all. What UCX takes for itself is not known.
+    #[must_use]
+    pub fn taken(&mut self) -> Taken {
+        let pieces = self.current.values().filter_map(|current| current.piece.as_ref());
+        let own: usize = pieces.chain(self.staged.values()).map(Buffer::taken_bytes).sum();
+        if self.has_left {
+            return Taken::default();
+        }
+        let mut inner = self.net.lock();
+        Taken {
+            lasting_bytes: (own + inner.taken_bytes(self.slot)) as u64,
+            spare_bytes: inner.kept_bytes() as u64,
+        }
+    }
+
+    /// Gives back what waits for the next messages.
+    pub fn rest(&mut self) {
+        self.net.lock().give_back();
     }
 
     /// Whether this rank asks after `peer` although it does not wait for it. Each looks after those that follow it,

@@ -559,6 +559,30 @@ impl Inner {
         })
     }
 
+    /// How much memory the rank at `slot` takes: its lines, what came over them and what leaves.
+    pub(super) fn taken_bytes(&self, slot: usize) -> usize {
+        let Some(member) = self.members[slot].as_ref() else { return 0 };
+        let lines: usize = member.lines.iter().flatten().map(|line| line.taken_bytes()).sum();
+        let places = member.lines.len() * (size_of::<Option<Box<Line>>>() + size_of::<u32>());
+        places + lines + self.worker.under_way_bytes(member.key, member.rank)
+    }
+
+    /// Whether messages of ours wait to be sent.
+    #[cfg(test)]
+    pub(super) fn is_sending(&self) -> bool {
+        self.worker.is_sending()
+    }
+
+    /// How much memory waits for the next messages, whoever's they are.
+    pub(super) fn kept_bytes(&mut self) -> usize {
+        self.worker.kept_bytes()
+    }
+
+    /// Gives back what waits for the next messages.
+    pub(super) fn give_back(&mut self) {
+        self.worker.give_back();
+    }
+
     /// Takes the rank out; how it left is remembered for a while.
     pub(super) fn remove(&mut self, slot: usize, how: Peer) {
         let Some(member) = self.members[slot].take() else { return };

@@ -108,6 +108,31 @@ fn a_flooded_line_is_bounded_and_others_work() {
 }
 
 #[test]
+fn what_lies_on_a_line_is_counted() {
+    let mut ends = ends(TCP, 2, WINDOW_BYTES_MIN);
+    const EACH: u64 = EAGER_BYTES as u64;
+    let empty = ends.iter_mut().map(|end| end.taken()).collect::<Vec<_>>();
+    assert!(empty[1].lasting_bytes < 1000 && empty[1].spare_bytes == 0);
+    // Nothing is connected yet, so all of it waits at the sender.
+    (0..4).for_each(|_| assert!(send(&mut ends[0], 1, 1, EAGER_BYTES)));
+    let bounds = 4 * EACH..5 * EACH;
+    assert!(bounds.contains(&ends[0].taken().lasting_bytes));
+    // It comes, and waits at the receiver; what carried it waits for the next message.
+    until(&mut ends, |ends| ends[1].taken().lasting_bytes >= 4 * EACH && !ends[0].net.lock().is_sending());
+    assert!(bounds.contains(&ends[1].taken().lasting_bytes));
+    assert!(ends[0].taken().lasting_bytes < EACH && bounds.contains(&ends[0].taken().spare_bytes));
+    for left in (0..4).rev() {
+        assert!(ends[1].front(0).unwrap().is_some());
+        // What was begun counts as well.
+        assert!(ends[1].taken().lasting_bytes >= (left + 1) * EACH);
+        ends[1].finish(0);
+        assert!(ends[1].taken().lasting_bytes < (left + 1) * EACH && ends[1].taken().spare_bytes >= EACH);
+    }
+    ends[1].rest();
+    assert_eq!(ends[1].taken().spare_bytes, 0);
+}
+
+#[test]
 fn endpoints_are_opened_for_those_that_are_talked_to() {
     let mut ends = ends(TCP, 4, WINDOW_BYTES_MIN);
     assert!(send(&mut ends[0], 2, 1, 8));

@@ -498,6 +498,26 @@ impl Worker {
         !self.sending.is_empty()
     }
 
+    /// How much memory the messages take that `rank` of the communicator `key` sends, or that are being fetched for it.
+    pub(super) fn under_way_bytes(&self, key: u128, rank: u32) -> usize {
+        let sent = self.sending.iter().map(|sending| &sending.buffer).filter(|buffer| {
+            let header = Header::decode(buffer.header());
+            header.is_some_and(|header| (header.key, header.source) == (key, rank))
+        });
+        let fetched = self.receiving.iter().filter(|one| (one.header.key, one.header.target) == (key, rank));
+        sent.chain(fetched.map(|one| &one.buffer)).map(Buffer::taken_bytes).sum()
+    }
+
+    /// How much memory waits for the next messages.
+    pub(super) fn kept_bytes(&mut self) -> usize {
+        self.inbox().pool.kept_bytes()
+    }
+
+    /// Gives back what waits for the next messages.
+    pub(super) fn give_back(&mut self) {
+        self.inbox().pool.clear();
+    }
+
     /// How many endpoints are open.
     pub(super) fn endpoint_count(&self) -> usize {
         self.endpoints.iter().flatten().count()
