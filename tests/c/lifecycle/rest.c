@@ -108,7 +108,7 @@ static uint64_t allocated(void) {
 
 /* What a peer on another host sends lies here until it is received, and then waits for the next message. */
 static void far(Seat seat) {
-  enum { EACH = 30000, MESSAGES = 60 };
+  enum { EACH = 60000, MESSAGES = 60 };
   static char from[EACH], into[EACH];
   ncclComm_t comm = sit(seat);
   CHECK(seat.ranks == 2);
