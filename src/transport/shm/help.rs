@@ -30,8 +30,8 @@ const CHUNKS: usize = 4;
 /// Chunks are not shorter: a system call costs as much as 20 KiB, and two that ask for pages of one process at once
 /// get into each other's way.
 const LEAST_CHUNK_BYTES: usize = 48 << 10;
-/// Nor longer: who gives a packet up waits for one, and their pages stay in the cache that finds pages.
-const MOST_CHUNK_BYTES: usize = 256 << 10;
+/// Nor longer: who gives a packet up waits for one.
+const MOST_CHUNK_BYTES: usize = 1 << 20;
 /// How many chunks the words can count.
 const COUNT_LIMIT: usize = (1 << 24) - 1;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Here;
 use super::doorbell::wake;
 use super::help::{self, Cut, Done, Help, Side};
-use super::incoming::{Incoming, SLICE_BYTES};
+use super::incoming::Incoming;
 use super::reading::process_of;
 use super::ring::{Broken, RingMemory};
 use crate::error::{Error, Result};
@@ -40,8 +40,9 @@ impl Incoming {
         peer: u32,
         target: *mut u8,
         limit: usize,
+        peer_is_busy: bool,
     ) -> Option<Result<usize>> {
-        if self.help.is_none() {
+        if self.help.is_none() && !peer_is_busy {
             self.help = self.ask_for_help(here, peer, target, limit);
         }
         let helped = self.help?;
@@ -88,7 +89,7 @@ impl Incoming {
                 return Ok(bytes - at);
             }
         }
-        let asked = limit.min(helped.claimed_to - at).min(SLICE_BYTES);
+        let asked = limit.min(helped.claimed_to - at);
         // SAFETY: the caller's promise, for less.
         match unsafe { self.copy(here, peer, at, target, asked)? } {
             Ok(got) => {

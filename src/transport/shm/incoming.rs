@@ -16,8 +16,10 @@ use crate::error::{Error, Result};
 use crate::system::{attach, memory::Seen};
 use crate::transport::{Front, Head, Whole};
 
-/// The most that one call copies or hands out of a packet that it fetches.
-pub(super) const SLICE_BYTES: usize = 256 << 10;
+/// The most that one call hands out of a packet that it reads in place.
+const SLICE_BYTES: usize = 256 << 10;
+/// The most that the kernel copies at once. Each time costs as much as 20 KiB; who aborts waits for one.
+const ATTACHED_SLICE_BYTES: usize = 4 << 20;
 /// Attached packets that are viewed come in pieces of this size, which stay in the cache.
 const SCRATCH_BYTES: usize = 128 << 10;
 /// How many of the peer's allocations stay mapped.
@@ -412,6 +414,8 @@ impl Incoming {
         self.ask_for_stream(here, peer, at, verdict);
     }
 
+    /// `peer_is_busy`: it has something to fetch from here, so will not help.
+    ///
     /// # Safety
     /// `target` is writable for `limit` bytes during the call.
     pub(super) unsafe fn read_into(
@@ -420,17 +424,18 @@ impl Incoming {
         peer: u32,
         target: *mut u8,
         limit: usize,
+        peer_is_busy: bool,
     ) -> Result<usize> {
         if let Some(Packet { front, at, body: Body::Attached { from, to, .. } }) = &self.packet
             && !(*from..*to).contains(at)
             && *at < front.bytes
         {
             // SAFETY: the caller's promise.
-            let got = unsafe { self.read_helped(here, peer, target, limit) };
+            let got = unsafe { self.read_helped(here, peer, target, limit, peer_is_busy) };
             let got = match got {
                 Some(got) => got?,
                 // SAFETY: the caller's promise, for less.
-                None => unsafe { self.fetch(here, peer, target, limit.min(SLICE_BYTES))? },
+                None => unsafe { self.fetch(here, peer, target, limit.min(ATTACHED_SLICE_BYTES))? },
             };
             if let Some(packet) = &mut self.packet {
                 packet.at += got;

@@ -365,9 +365,10 @@ impl Transport for ShmTransport {
 
     #[inline]
     unsafe fn read_into(&mut self, peer: u32, target: Address, limit: usize) -> Result<usize> {
-        let incoming = &mut self.edges[peer as usize].incoming;
+        let Edge { incoming, outgoing, .. } = &mut self.edges[peer as usize];
+        let peer_is_busy = outgoing.is_offering();
         // SAFETY: the caller's promise.
-        let read = unsafe { incoming.read_into(&self.here, peer, target.0 as *mut u8, limit) };
+        let read = unsafe { incoming.read_into(&self.here, peer, target.0 as *mut u8, limit, peer_is_busy) };
         if read.is_err() {
             return self.keep(peer, read);
         }

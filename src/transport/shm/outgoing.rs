@@ -179,6 +179,12 @@ impl Outgoing {
         Ok(true)
     }
 
+    /// Whether the peer has yet to fetch something.
+    #[inline]
+    pub(super) const fn is_offering(&self) -> bool {
+        matches!(self.sending, Some(Sending::Offer { .. }))
+    }
+
     /// `may_help`: a chunk of an offered packet may be copied.
     pub(super) fn poll(&mut self, here: &Here, peer: u32, may_help: impl FnOnce() -> bool) -> Result<Bulk> {
         match self.sending {
