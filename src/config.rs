@@ -200,6 +200,20 @@ pub const SETTINGS: &[Setting] = &[
         "1073741824",
         "how long such a file may grow; what comes behind is counted",
     ),
+    row(
+        "SHOAL_ALTERNATE",
+        &[],
+        "0",
+        "with SHOAL_TRACE, blocks of so many batches leave in frames and message by message in turn, so that shoal report \
+         shows what that gains; 0: never",
+    ),
+    row(
+        "SHOAL_METRICS",
+        &[],
+        "",
+        "a folder in which each process keeps a file of its counters, in Prometheus's text form (docs/metrics.md); empty: none",
+    ),
+    row("SHOAL_METRICS_SECONDS", &[], "10", "how often that file is written anew"),
     row("SHOAL_DEVICE", &[], "auto", "host, cuda or auto"),
 ];
 
@@ -257,6 +271,9 @@ pub struct Config {
     pub records: usize,
     pub trace: String,
     pub trace_bytes: u64,
+    pub alternate: u64,
+    pub metrics: String,
+    pub metrics_seconds: Duration,
     pub device: String,
     /// Names and values that could not be understood, one sentence each; logged once.
     pub complaints: Vec<String>,
@@ -313,6 +330,9 @@ impl Config {
             records: reader.number("SHOAL_RECORDS"),
             trace: reader.text("SHOAL_TRACE"),
             trace_bytes: reader.number("SHOAL_TRACE_BYTES"),
+            alternate: reader.number("SHOAL_ALTERNATE"),
+            metrics: reader.text("SHOAL_METRICS"),
+            metrics_seconds: Duration::from_secs(reader.within("SHOAL_METRICS_SECONDS", 1, 86400) as u64),
             device: reader.text("SHOAL_DEVICE"),
             complaints: Vec::new(),
             notes: Vec::new(),

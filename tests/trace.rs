@@ -177,3 +177,24 @@ fn a_modelled_step_is_what_its_model_says() {
     assert!(code == Some(0) && said.contains("AllReduce"), "{said}");
     std::fs::remove_dir_all(&folder).expect("it is ours");
 }
+
+#[test]
+fn what_packing_gains_is_measured_in_the_job_itself() {
+    let folder = folder("turns");
+    let path = folder.to_str().expect("words");
+    let library = built::library().to_string_lossy().into_owned();
+    let measured = "--op exchange,neoxlone --sizes 64 -m 32 -n 400 -w 5 --batches 1 --tensor 2 --in-place 0";
+    let bench: Vec<&str> = ["bench", "--library", &library].into_iter().chain(measured.split(' ')).collect();
+    let (said, code) = shoal(&bench, &[("SHOAL_TRACE", path), ("SHOAL_ALTERNATE", "20")]);
+    assert_eq!(code, Some(0), "{said}");
+    let found = report(&folder);
+    let all = found["measured_in_turn"].as_array().expect("a list");
+    let one = all.iter().find(|one| one["messages"] == 32).unwrap_or_else(|| panic!("{all:?}"));
+    let number = |name: &str| one[name].as_f64().unwrap_or_else(|| panic!("{one:#}"));
+    assert!(number("packets") < 32.0 && number("low") <= number("gain") && number("gain") <= number("high"));
+    // 32 messages one by one take longer than one frame, whatever the machine does meanwhile.
+    assert!(number("gain") > 1.0 && number("sure") > 0.9, "{one:#}");
+    let (said, _) = shoal(&["report", path], &[]);
+    assert!(said.contains("Packing, measured in turn") && said.contains("32 of 2 KiB together"), "{said}");
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+}

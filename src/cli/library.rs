@@ -16,7 +16,8 @@ use super::bench::contender::{Call, Contender, Request};
 use super::bench::operation::{Operation, WINDOW};
 use super::bench::pattern::Action;
 use super::machine::Memory;
-use crate::op::DataType;
+use super::replay::layout::Placed;
+use crate::op::{DataType, Kind};
 
 /// A unique id, passed by value.
 #[derive(Clone, Copy)]
@@ -294,14 +295,20 @@ impl Communicator {
         outcome.and(self.library.check("ncclGroupEnd", code))
     }
 
-    fn collective(&self, call: &Call<'_>) -> Result<(), Failure> {
+    /// # Safety
+    /// Both places hold what the request reads and writes, until this call, or the group around it, has returned.
+    unsafe fn collective(
+        &self,
+        request: &Request,
+        source: *const u8,
+        target: *mut u8,
+    ) -> Result<(), Failure> {
         let functions = &self.library.functions;
-        let request = call.request();
-        let (source, target, count) = (call.source(), call.target(), request.count);
+        let count = request.count;
         let (element, operator) = (request.data_type as c_int, request.reduction as c_int);
         let (root, comm, stream) = (request.root as c_int, self.comm, null_mut());
-        // SAFETY: the call vouches that both places hold what the operation reads and writes for `count`
-        // elements; the NULL stream means that the library is done with them when it returns.
+        // SAFETY: passed on from this function's contract; the NULL stream means that the library is done with both
+        // places when it returns.
         let code = unsafe {
             match request.operation {
                 Operation::AllReduce => {
@@ -337,6 +344,47 @@ impl Communicator {
             }
         };
         self.library.check(request.operation.name(), code)
+    }
+
+    /// Runs a batch of a trace to its end: one call, or several in a group. The memory is nobody else's meanwhile.
+    ///
+    /// # Errors
+    /// The library's own words, or what it lacks.
+    pub(crate) fn run_batch(&self, batch: &[Placed], memory: &mut Memory) -> Result<(), Failure> {
+        match batch {
+            [one] => self.run_placed(one, memory),
+            _ => self.grouped(|| batch.iter().try_for_each(|one| self.run_placed(one, memory))),
+        }
+    }
+
+    #[inline]
+    fn run_placed(&self, placed: &Placed, memory: &Memory) -> Result<(), Failure> {
+        let within =
+            |start: usize, bytes: usize| start.checked_add(bytes).is_some_and(|end| end <= memory.bytes());
+        let Placed { operation, source, source_bytes, target, target_bytes, .. } = *placed;
+        assert!(
+            within(source, source_bytes) && within(target, target_bytes),
+            "a batch larger than its memory"
+        );
+        let (from, to) = (memory.at(source), memory.at(target));
+        if let Some(request) = &placed.request {
+            assert_eq!(request.buffer_bytes(), (source_bytes, target_bytes));
+            // SAFETY: both ranges were just checked. `run_batch` borrows the memory until the group is closed, and
+            // every call is done by then.
+            return unsafe { self.collective(request, from, to) };
+        }
+        let (functions, count) = (&self.library.functions, operation.count as usize);
+        let (element, peer) = (operation.data_type as c_int, operation.peer as c_int);
+        assert_eq!(count * operation.data_type.size_bytes(), source_bytes + target_bytes);
+        // SAFETY: as above; a message reads its source or writes its target, and the other range is empty.
+        let (name, code) = unsafe {
+            if operation.kind == Kind::Send {
+                ("ncclSend", (functions.send)(from, count, element, peer, self.comm, null_mut()))
+            } else {
+                ("ncclRecv", (functions.receive)(to, count, element, peer, self.comm, null_mut()))
+            }
+        };
+        self.library.check(name, code)
     }
 
     fn rate(&self, call: &Call<'_>) -> Result<(), Failure> {
@@ -419,7 +467,8 @@ impl Contender for Communicator {
             Operation::Exchange | Operation::Packed => self.exchange(call),
             Operation::Rate => self.rate(call),
             operation if operation.is_pattern() => self.perform(call),
-            _ => self.collective(call),
+            // SAFETY: the call vouches for both places, and is not a group.
+            _ => unsafe { self.collective(call.request(), call.source(), call.target()) },
         }
     }
 

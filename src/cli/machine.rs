@@ -32,6 +32,13 @@ pub(crate) fn available_cores() -> usize {
     usize::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }).unwrap_or(1).max(1)
 }
 
+/// How much memory is free to take, in bytes.
+pub(crate) fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
 /// How large the file system at `path` is, and how much of it is free, in bytes.
 pub(crate) fn space(path: &std::path::Path) -> Option<(u64, u64)> {
     let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
@@ -312,6 +319,11 @@ mod tests {
             assert_eq!(source, target);
         }
         assert!(read_process(std::process::id(), 8, &mut target).is_err());
+    }
+
+    #[test]
+    fn some_memory_is_free() {
+        assert!(available_bytes().is_some_and(|bytes| bytes > 1 << 20));
     }
 
     #[test]

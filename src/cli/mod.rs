@@ -11,6 +11,7 @@
 //! | [`doctor`] | `shoal doctor`: what this machine offers, what is wrong, what to do |
 //! | [`model`] | `shoal model`: what a training job should communicate |
 //! | [`report`] | `shoal report`: what a job communicated, by its traces |
+//! | [`replay`] | `shoal replay`: what a job communicated, once more |
 //! | [`mod@self::run`] | `shoal run`: starts a job with the library preloaded |
 //! | [`simulate`] | `shoal simulate`: thousands of ranks on paper |
 //! | [`canary`] | how far the cores are apart right now |
@@ -35,6 +36,7 @@ mod machine;
 pub mod model;
 pub mod peers;
 pub mod plot;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod simulate;
@@ -78,6 +80,8 @@ pub enum Command {
     Simulate(Box<simulate::options::Options>),
     /// Say what a job communicated, by its traces.
     Report(report::Options),
+    /// Play what a job communicated again, and compare libraries by it.
+    Replay(Box<replay::Options>),
     /// Say what a training job should communicate.
     Model(Box<model::Options>),
 }
@@ -122,6 +126,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Command::Run(options) => run::run(options),
         Command::Simulate(options) => simulate::run(options),
         Command::Report(options) => report::run(options),
+        Command::Replay(options) => replay::run(options),
         Command::Model(options) => model::run(options),
     };
     match outcome {

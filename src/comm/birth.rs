@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::births::Birth;
 use super::bootstrap::{self, Join, Session};
+use super::metrics::{self, Label};
 use super::{Body, Comm, Options, UniqueId, far, table};
 use crate::coalesce::Limits;
 use crate::config::Config;
@@ -97,7 +98,10 @@ pub(super) fn grow_up(
     if let Some(Err(error)) = trace(&mut engine, &session, &topology, config) {
         log::warn(format_args!("rank {rank} of {ranks} keeps no trace: {error}"));
     }
+    alternate(&mut engine, config);
+    let label = label(&mut engine, &session);
     let endpoint = Endpoint::new(engine, rank, ranks, spin_count);
+    metrics::tell(label, &endpoint, config);
     let name = options.name.as_deref().unwrap_or("a communicator");
     log::info(format_args!(
         "rank {rank} of {ranks} of {name} is born after {:.1} ms; shared memory, {} ranks and {} cores here{}; shoal {}",
@@ -111,6 +115,28 @@ pub(super) fn grow_up(
     Ok(Body { rank, ranks, endpoint, kin })
 }
 
+/// Blocks of batches with frames and without in turn, if that is wanted and somebody would see it.
+fn alternate(engine: &mut HostEngine, config: &Config) {
+    if config.alternate == 0 {
+        return;
+    }
+    if engine.is_traced() && config.coalesce {
+        engine.alternate(config.alternate);
+    } else {
+        log::warn(format_args!(
+            "SHOAL_ALTERNATE={} changes nothing: set SHOAL_TRACE to a folder, and leave SHOAL_COALESCE at 1",
+            config.alternate
+        ));
+    }
+}
+
+/// What its counters are labelled with.
+fn label(engine: &mut HostEngine, session: &Session) -> Label {
+    let (rank, ranks) = (session.rank, session.ranks());
+    let host = session.cards.get(rank as usize).map(|card| card.host_name.clone()).unwrap_or_default();
+    Label { communicator: engine.transport().id(), rank, ranks, host }
+}
+
 /// Keeps everything in a file, if that is wanted.
 fn trace(
     engine: &mut HostEngine,
@@ -121,10 +147,9 @@ fn trace(
     if config.trace.is_empty() {
         return None;
     }
-    let (rank, ranks) = (session.rank, session.ranks());
-    let host = session.cards.get(rank as usize).map(|card| card.host_name.clone()).unwrap_or_default();
+    let Label { communicator, rank, ranks, host } = label(engine, session);
     let coalesce_bytes = limits(config, topology).message_bytes as u64;
-    let title = Title { communicator: engine.transport().id(), rank, ranks, host, coalesce_bytes };
+    let title = Title { communicator, rank, ranks, host, coalesce_bytes };
     // What keeps everything is told by what keeps the newest.
     let begun = if config.records == 0 { engine.record(1) } else { Ok(()) };
     let tracer = begun.and_then(|()| Tracer::create(Path::new(&config.trace), &title, config.trace_bytes));

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::comm::Comm;
+use crate::comm::{Comm, metrics};
 use crate::error::{Error, Result};
 use crate::system::arena::{Arena, PLACES, Recent};
 use crate::system::exit;
@@ -36,6 +36,7 @@ extern "C" fn depart_all() {
     // A panic has nowhere to go from here.
     let _ = std::panic::catch_unwind(|| {
         COMMUNICATORS.each(|comm| comm.depart());
+        metrics::end();
         ucx::end_of_process();
     });
 }

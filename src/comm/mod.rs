@@ -24,7 +24,7 @@
 //!
 //! `birth` makes a rank out of a session in which ranks met, `far` its lines to other hosts, `births` runs several at once, `children` is Split,
 //! Shrink and Grow, `ends` is Finalize, Revoke, Destroy and Abort, `operators` keeps what RedOpCreatePreMulSum made,
-//! `registered` buffers and windows, `rest` is Suspend and Resume, `handle` gives numbers to C programs, `bootstrap` is how ranks find each other.
+//! `registered` buffers and windows, `metrics` tells what they count, `rest` is Suspend and Resume, `handle` gives numbers to C programs, `bootstrap` is how ranks find each other.
 
 mod birth;
 pub mod births;
@@ -34,6 +34,7 @@ mod ends;
 mod far;
 pub mod handle;
 mod life;
+mod metrics;
 mod operators;
 pub mod registered;
 mod rest;

@@ -32,6 +32,21 @@ pub(super) struct Cache {
     pub(super) found_count: u64,
     /// Whether every batch is timed from its beginning.
     pub(super) is_traced: bool,
+    /// Plans of messages in frames and message by message, in turn.
+    alternation: Option<Box<Alternation>>,
+}
+
+/// What [`Cache`] has for the blocks of batches in between.
+#[derive(Debug, Default)]
+struct Alternation {
+    /// Batches of a block.
+    every: u64,
+    /// Of this block so far.
+    count: u64,
+    message_bytes: usize,
+    plans: Vec<BatchPlan>,
+    by_hash: HashMap<u64, u32, std::hash::BuildHasherDefault<Identity>>,
+    next: Vec<Option<u32>>,
 }
 
 impl Cache {
@@ -45,6 +60,26 @@ impl Cache {
             made_count: 0,
             found_count: 0,
             is_traced: false,
+            alternation: None,
+        }
+    }
+
+    /// From now on blocks of so many batches leave in frames and message by message, in turn. Who receives need not
+    /// know: framing is the sender's choice alone.
+    pub(super) fn alternate(&mut self, every: u64) {
+        self.forget();
+        self.alternation = Some(Box::new(Alternation { every, ..Alternation::default() }));
+    }
+
+    /// The next batch: perhaps that of another block. No plan is in use then.
+    fn turn(&mut self) {
+        let Some(other) = &mut self.alternation else { return };
+        if other.count >= other.every {
+            other.count = 0;
+            std::mem::swap(&mut other.message_bytes, &mut self.facts.limits.message_bytes);
+            std::mem::swap(&mut other.plans, &mut self.plans);
+            std::mem::swap(&mut other.by_hash, &mut self.by_hash);
+            std::mem::swap(&mut other.next, &mut self.next);
         }
     }
 
@@ -77,6 +112,10 @@ impl Cache {
     pub(super) fn forget(&mut self) {
         (self.plans, self.next) = (Vec::new(), Vec::new());
         self.by_hash.clear();
+        if let Some(other) = &mut self.alternation {
+            (other.plans, other.next) = (Vec::new(), Vec::new());
+            other.by_hash.clear();
+        }
     }
 
     #[inline]
@@ -85,7 +124,20 @@ impl Cache {
         plan.shapes.len() == ops.len() && plan.shapes.iter().zip(ops).all(|(shape, op)| *shape == op.shape)
     }
 
+    /// Where blocks take turns, the way of every batch, since none is the last one's then.
     fn find_by_hash(&mut self, ops: &[Op], may_forget: bool) -> Result<PlanId> {
+        if may_forget {
+            self.turn();
+        }
+        let found = self.look_up(ops, may_forget)?;
+        if let Some(other) = &mut self.alternation {
+            other.count += 1;
+            self.last = u32::MAX;
+        }
+        Ok(found)
+    }
+
+    fn look_up(&mut self, ops: &[Op], may_forget: bool) -> Result<PlanId> {
         let hash = ops.iter().fold(ops.len() as u64, |hash, op| mix(hash, &op.shape));
         let mut candidate = self.by_hash.get(&hash).copied();
         while let Some(index) = candidate {

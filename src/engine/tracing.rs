@@ -19,6 +19,12 @@ impl<T: Transport, D: Device> Engine<T, D> {
         self.cache.is_traced = true;
     }
 
+    /// From now on blocks of so many batches leave in frames and message by message, in turn. Everything is kept, so
+    /// that a report can compare them; no message goes the short way.
+    pub fn alternate(&mut self, every: u64) {
+        self.cache.alternate(every);
+    }
+
     /// Whether everything is kept. Then no message goes the short way ([`Pass`]), which keeps nothing.
     #[must_use]
     pub fn is_traced(&self) -> bool {

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
+use super::alternation::{Alternation, Measured};
 use super::file::{Definition, Head, Operation, Reader};
 use crate::op::Kind;
 
@@ -102,6 +103,8 @@ pub struct Report {
     pub sizes: BTreeMap<&'static str, [f64; BUCKETS]>,
     /// Small messages.
     pub packing: Packing,
+    /// What packing gained, where it was switched off and on in turn.
+    pub measured: Vec<Measured>,
     /// Durations of lone small messages, by powers of the square root of two.
     alone: Vec<f64>,
 }
@@ -125,11 +128,13 @@ impl Report {
         // Of the batch before: to whom a lone small message went, and when it ended.
         let mut before: Option<(u32, u64)> = None;
         let small_bytes = small_bytes(&head);
+        let mut alternation = Alternation::default();
         while let Some(batch) = reader.next() {
             let place = batch.definition as usize;
             if place >= tallies.len() {
                 tallies.resize(place + 1, Tally::default());
             }
+            alternation.note(reader.definitions(), &batch);
             let tally = &mut tallies[place];
             tally.count += 1.0;
             tally.ticks += batch.duration_ticks as f64;
@@ -146,6 +151,7 @@ impl Report {
             before = alone.map(|peer| (peer, end));
         }
         self.packing.near += near;
+        self.measured.extend(alternation.finish(head.tick_ns));
         self.packing.small_bytes = small_bytes.max(self.packing.small_bytes);
         let at = |ticks: u64| head.wall_ns as f64 + (ticks as f64 - head.ticks as f64) * head.tick_ns;
         let span_ns = if batches == 0 { (0.0, 0.0) } else { (at(first), at(last)) };
@@ -210,6 +216,8 @@ impl Report {
 
     /// Works out what follows from all traces together.
     pub fn finish(&mut self) {
+        let whole_ns = |one: &Measured| one.batches as f64 * (one.packed_ns + one.apart_ns);
+        self.measured.sort_by(|one, other| whole_ns(other).total_cmp(&whole_ns(one)));
         self.ranks.sort_by_key(|rank| (rank.head.communicator, rank.head.rank));
         let count: f64 = self.alone.iter().sum();
         if count > 0.0 {

@@ -1,6 +1,6 @@
-//! Stock NCCL's tuner plugin, versions 5 and 6: what NCCL asks about a collective is answered from the `[[stock]]`
-//! rows of Shoal's table, those that `shoal table import` makes of the CSV of NCCL's example plugin, or that somebody
-//! wrote by hand.
+//! Stock NCCL's plugins, versions 5 and 6 of each: the profiler, which has a file of its own, and here the tuner. What
+//! NCCL asks about a collective is answered from the `[[stock]]` rows of Shoal's table, those that `shoal table import`
+//! makes of the CSV of NCCL's example plugin, or that somebody wrote by hand.
 //!
 //! ```text
 //! NCCL_TUNER_PLUGIN=/path/to/libshoal-nccl.so SHOAL_TABLE=/path/to/table.toml
@@ -10,6 +10,9 @@
 //! table that cannot be read is an error of the communicator's init, told in NCCL's log.
 //!
 //! The layout is that of NCCL's public headers `tuner_v5.h` and `tuner_v6.h`.
+
+mod journal;
+mod profiler;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_ulong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -230,5 +230,9 @@ fn nothing_but_the_plugin_is_exported() {
     let text = String::from_utf8_lossy(&output.stdout);
     let mut names: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().last()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["ncclTunerPlugin_v5", "ncclTunerPlugin_v6"], "{text}");
+    assert_eq!(
+        names,
+        ["ncclProfiler_v5", "ncclProfiler_v6", "ncclTunerPlugin_v5", "ncclTunerPlugin_v6",],
+        "{text}"
+    );
 }

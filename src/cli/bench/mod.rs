@@ -15,7 +15,7 @@
 mod against;
 pub(crate) mod check;
 pub(crate) mod contender;
-mod export;
+pub(crate) mod export;
 pub(crate) mod gloo;
 mod hosts;
 pub(crate) mod launch;

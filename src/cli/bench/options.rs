@@ -208,7 +208,7 @@ pub struct ReductionList(pub Vec<Reduction>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataTypeList(pub Vec<DataType>);
 
-fn setting(text: &str) -> Result<(String, String), String> {
+pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once('=').filter(|(name, _)| !name.trim().is_empty());
     let (name, value) = parts.ok_or("say NAME=VALUE, for example SHOAL_COALESCE=0")?;
     Ok((name.trim().to_owned(), value.to_owned()))

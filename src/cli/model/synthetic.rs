@@ -1,5 +1,5 @@
 //! One step of a model as traces: what each rank of each group would have called, in the form of `SHOAL_TRACE`. Times
-//! are invented: one microsecond a batch.
+//! are invented: one microsecond a batch, and one communicator after the other.
 
 use std::path::Path;
 
@@ -10,6 +10,9 @@ use crate::trace::tracer::{Done, Title, Tracer};
 
 /// More files than this nobody wants.
 const RANKS_LIMIT: u32 = 1024;
+
+/// What a batch takes.
+const BATCH_TICKS: u64 = 1000;
 
 /// A rank's calls of one kind: what, and how often.
 type Part = (Shape, u64);
@@ -28,6 +31,7 @@ pub(super) fn write(
     groups.sort_unstable();
     groups.dedup();
     let mut files = 0;
+    let mut start_ticks = 0;
     for (number, (group, ranks)) in (1..).zip(groups) {
         if ranks > RANKS_LIMIT {
             return Err(Failure(format!(
@@ -37,37 +41,33 @@ pub(super) fn write(
         }
         let of_it: Vec<&Calls> =
             calls.iter().filter(|calls| (calls.group, calls.ranks) == (group, ranks)).collect();
+        let mut longest = 0;
         for rank in 0..ranks {
             let parts = of_it.iter().flat_map(|calls| parts(calls, rank, chunks, element_bytes));
-            write_one(&parts.collect::<Vec<_>>(), number, rank, ranks, folder)?;
+            let parts: Vec<Part> = parts.collect();
+            let title =
+                Title { communicator: number, rank, ranks, host: "model".into(), coalesce_bytes: 1024 };
+            write_one(&parts, &title, start_ticks, folder)?;
+            longest = longest.max(parts.iter().map(|(_, count)| count * BATCH_TICKS).sum());
             files += 1;
         }
+        start_ticks += longest;
     }
     Ok(files)
 }
 
-fn write_one(
-    parts: &[Part],
-    communicator: u128,
-    rank: u32,
-    ranks: u32,
-    folder: &Path,
-) -> Result<(), Failure> {
-    const TICKS: u64 = 1000;
-    let title = Title { communicator, rank, ranks, host: "model".into(), coalesce_bytes: 1024 };
+fn write_one(parts: &[Part], title: &Title, mut start_ticks: u64, folder: &Path) -> Result<(), Failure> {
     let failed = |error: crate::error::Error| Failure(error.to_string());
-    let mut tracer = Tracer::create(folder, &title, u64::MAX).map_err(failed)?;
+    let mut tracer = Tracer::create(folder, title, u64::MAX).map_err(failed)?;
     let mut sequence = 0;
     for (shape, count) in parts {
         let frames = u32::from(shape.kind == Kind::Send);
         let id = tracer.define(&[(*shape, 0)], frames, false);
         for _ in 0..*count {
             sequence += 1;
-            let start_ticks = sequence * TICKS;
-            tracer.write(
-                id,
-                &Done { sequence, start_ticks, end_ticks: start_ticks + TICKS, ..Done::default() },
-            );
+            let end_ticks = start_ticks + BATCH_TICKS;
+            tracer.write(id, &Done { sequence, start_ticks, end_ticks, ..Done::default() });
+            start_ticks = end_ticks;
         }
     }
     Ok(())

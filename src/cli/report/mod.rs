@@ -5,10 +5,12 @@
 //! | `sections` | from sums to tables of words |
 //! | `advice` | what to change, in order of gain, each with the command that tries it |
 //! | `chrome` | every batch, in the form that Perfetto and Chrome show |
+//! | `export` | the forms of others: PARAM, NCCL's Inspector, PyTorch's flight record |
 //! | `text`, `html` | tables for people, as text or Markdown, or as a page with pictures |
 
 mod advice;
 mod chrome;
+mod export;
 mod html;
 mod sections;
 mod text;
@@ -34,8 +36,8 @@ pub struct Options {
     /// How it is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
-    /// Into this file instead of standard output
-    #[arg(long, value_name = "FILE")]
+    /// Into this file instead of standard output; a folder for forms that have a file for each rank
+    #[arg(long, value_name = "PATH")]
     pub output: Option<PathBuf>,
 }
 
@@ -52,6 +54,16 @@ pub enum Format {
     Html,
     /// Every batch, for Perfetto and chrome://tracing.
     Chrome,
+    /// PARAM's traces of communication, a file for each rank.
+    Param,
+    /// Records of NCCL's Inspector.
+    Inspector,
+    /// The messages of all ranks, for LogGOPSim and its relatives.
+    Goal,
+    /// The flight record that PyTorch's analyzers read, a file for each rank.
+    Flight,
+    /// The same as JSON.
+    FlightJson,
 }
 
 /// Reads, sums, prints; `Ok(false)` if a trace is damaged or had no room for all.
@@ -59,6 +71,17 @@ pub enum Format {
 /// # Errors
 /// There is no trace, or one cannot be read.
 pub fn run(options: &Options) -> Result<bool, Failure> {
+    let form = match options.format {
+        Format::Param => Some(export::Form::Param),
+        Format::Inspector => Some(export::Form::Inspector),
+        Format::Goal => Some(export::Form::Goal),
+        Format::Flight => Some(export::Form::Flight),
+        Format::FlightJson => Some(export::Form::FlightJson),
+        _ => None,
+    };
+    if let Some(form) = form {
+        return export::write(form, &options.traces, options.output.as_deref());
+    }
     let paths = find(&options.traces)?;
     if options.format == Format::Chrome {
         return match &options.output {
@@ -77,7 +100,7 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
         Format::Text => text::plain(&sections::all(&report)),
         Format::Markdown => text::markdown(&sections::all(&report)),
         Format::Html => html::page(&report, &sections::all(&report)),
-        Format::Json | Format::Chrome => object(&report)?,
+        _ => object(&report)?,
     };
     match &options.output {
         None => super::print(&text)?,
@@ -137,6 +160,11 @@ fn object(report: &Report) -> Result<String, Failure> {
             "messages_sent": packing.messages, "packets": packing.packets, "packed": report.packed(),
             "alone_ns": packing.alone_ns, "could_be_grouped": packing.near,
         },
+        "measured_in_turn": report.measured.iter().map(|one| json!({
+            "messages": one.messages, "bytes": one.bytes, "packets": one.packets, "batches": one.batches,
+            "packed_ns": one.packed_ns, "apart_ns": one.apart_ns, "gain": one.gain.ratio,
+            "low": one.gain.low, "high": one.gain.high, "sure": one.gain.sure,
+        })).collect::<Vec<_>>(),
         "advice": advice::all(report).iter().map(|advice| json!({
             "what": advice.what, "why": advice.why, "gain_ns": advice.gain_ns, "try": advice.command,
         })).collect::<Vec<_>>(),

@@ -26,6 +26,7 @@ pub(super) fn all(report: &Report) -> Vec<Section> {
     let mut all = vec![
         summary(report),
         packing(report),
+        measured(report),
         advices(report),
         sums(
             "By operation",
@@ -146,6 +147,42 @@ fn packing(report: &Report) -> Section {
         ));
     }
     Section { title: "Small messages", notes, ..Section::default() }
+}
+
+/// What was measured with blocks in frames and message by message in turn, beside what lone messages let expect.
+fn measured(report: &Report) -> Section {
+    let rows = report.measured.iter().take(ROWS).map(|one| {
+        let saved = f64::from(one.messages.saturating_sub(one.packets));
+        let predicted =
+            report.packing.alone_ns.filter(|_| one.packed_ns > 0.0).map_or("-".into(), |quarters| {
+                let [low, half, high] = quarters.map(|alone_ns| 1.0 + saved * alone_ns / one.packed_ns);
+                format!("{half:.2} ({low:.2} to {high:.2})")
+            });
+        let gain = one.gain;
+        vec![
+            format!("{} of {} together", one.messages, bytes(one.bytes as f64)),
+            one.batches.to_string(),
+            time(one.packed_ns),
+            time(one.apart_ns),
+            format!("{:.2} ({:.2} to {:.2}, {:.0}%)", gain.ratio, gain.low, gain.high, 100.0 * gain.sure),
+            predicted,
+        ]
+    });
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() {
+        return Section::default();
+    }
+    Section {
+        title: "Packing, measured in turn",
+        notes: vec![
+            "Blocks of batches left in frames and message by message in turn (SHOAL_ALTERNATE). Gain: the time message by \
+             message over the time in frames, of each block and the next, with its interval; predicted: by what a small \
+             message takes here that is called alone."
+                .into(),
+        ],
+        columns: vec!["messages", "batches", "in frames", "one by one", "gain", "predicted"],
+        rows,
+    }
 }
 
 fn advices(report: &Report) -> Section {
