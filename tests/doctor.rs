@@ -118,11 +118,23 @@ fn this_machine_has_no_fault_and_every_fact_is_there() {
 #[test]
 fn a_full_disk_is_a_failure_and_no_panic() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("it is always there");
-    for format in ["text", "json"] {
-        let mut command = doctor("", &["--format", format]);
+    let others = [
+        "explain --op allreduce -b 8",
+        "model --preset 125M --dp 2",
+        "simulate --op allreduce --ranks 4",
+        "simulate --fit benches/records/2026-11-21-simulate.jsonl",
+    ];
+    let others = others.map(|words| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
+        command.args(words.split(' ')).current_dir(env!("CARGO_MANIFEST_DIR"));
+        command
+    });
+    let doctors = ["text", "json"].map(|format| doctor("", &["--format", format]));
+    for mut command in doctors.into_iter().chain(others) {
         let output = command.stdout(full.try_clone().expect("a descriptor")).output().expect("it starts");
-        assert_eq!(output.status.code(), Some(1));
-        assert_eq!(String::from_utf8_lossy(&output.stderr), "shoal: No space left on device (os error 28)\n");
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said, "shoal: No space left on device (os error 28)\n", "{command:?}");
     }
 }
 

@@ -210,7 +210,7 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
         return match &options.trace {
             Some(folder) => {
                 let files = synthetic::write(&calls, layout.chunks, step.element_bytes, folder)?;
-                println!("{files} traces of one step in {}", folder.display());
+                put_line!("{files} traces of one step in {}", folder.display());
                 Ok(true)
             }
             None => compare::run(&calls, &options.compare, options.format),

@@ -50,7 +50,7 @@ pub(super) fn try_siblings() -> Result<(), String> {
 /// Holds the word, says where, and stays until nobody is interested any more.
 pub(super) fn hold() -> Result<bool, Failure> {
     let word = Box::new(std::sync::atomic::AtomicU64::new(WORD));
-    println!("{}", std::ptr::from_ref(&*word) as u64);
+    put_line!("{}", std::ptr::from_ref(&*word) as u64);
     let _ = std::io::stdin().read(&mut [0])?;
     Ok(word.load(std::sync::atomic::Ordering::Relaxed) == WORD)
 }
@@ -63,9 +63,9 @@ pub(super) fn read(place: &str) -> Result<bool, Failure> {
     let Some((process, address)) = parsed else { return Err(Failure(format!("{place} is no place"))) };
     let mut bytes = [0; 8];
     match machine::read_process(process, address, &mut bytes) {
-        Ok(()) if u64::from_ne_bytes(bytes) == WORD => println!("works"),
-        Ok(()) => println!("what was read is not what is there"),
-        Err(cause) => println!("process_vm_readv: {cause}"),
+        Ok(()) if u64::from_ne_bytes(bytes) == WORD => put_line!("works"),
+        Ok(()) => put_line!("what was read is not what is there"),
+        Err(cause) => put_line!("process_vm_readv: {cause}"),
     }
     Ok(true)
 }

@@ -44,20 +44,30 @@ pub(super) fn run(calls: &[Calls], paths: &[PathBuf], format: Format) -> Result<
     }
     let rows = compare(calls, &counts(traced));
     if format == Format::Table {
-        println!(
+        put_line!(
             "# {:>14} {:>6} {:>15} {:>10} {:>10} {:>8}",
-            "operation", "ranks", "bytes", "modelled", "traced", "times"
+            "operation",
+            "ranks",
+            "bytes",
+            "modelled",
+            "traced",
+            "times"
         );
     }
     for row in &rows {
         let times = row.times.map_or("-".into(), |times| format!("{times:.2}"));
         match format {
-            Format::Table => println!(
+            Format::Table => put_line!(
                 "{:>16} {:>6} {:>15} {:>10} {:>10} {times:>8}  {}",
-                row.operation, row.ranks, row.bytes, row.modelled, row.traced, row.says
+                row.operation,
+                row.ranks,
+                row.bytes,
+                row.modelled,
+                row.traced,
+                row.says
             ),
             Format::Json => {
-                println!("{}", serde_json::to_string(row).map_err(|error| Failure(error.to_string()))?)
+                put_line!("{}", serde_json::to_string(row).map_err(|error| Failure(error.to_string()))?)
             }
         }
     }

@@ -111,11 +111,11 @@ pub(super) fn run(options: &Options, record: &Path) -> Result<bool, Failure> {
         host(cores)
     };
     let machine = fit(&start, &fitted);
-    println!("# fitted to {} samples, compared with the {} others\n", fitted.len(), kept.len());
-    report(&machine, kept.into_iter().map(|(_, measured)| measured));
+    put_line!("# fitted to {} samples, compared with the {} others\n", fitted.len(), kept.len());
+    report(&machine, kept.into_iter().map(|(_, measured)| measured))?;
     let text = format!("# Fitted to {} by shoal simulate --fit.\n{}", name(record), file::write(&machine));
     match &options.output {
-        None => print!("\n{text}"),
+        None => put_line!("\n{}", text.trim_end()),
         Some(path) => std::fs::write(path, text)
             .map_err(|error| Failure(format!("cannot write {}: {error}", path.display())))?,
     }
@@ -131,15 +131,15 @@ fn apart(one: f64, other: f64) -> f64 {
     one.max(other) / one.min(other) - 1.0
 }
 
-fn report<'all>(machine: &Machine, measured: impl Iterator<Item = &'all Measured>) {
+fn report<'all>(machine: &Machine, measured: impl Iterator<Item = &'all Measured>) -> Result<(), Failure> {
     let mut errors: BTreeMap<(String, u32), Vec<f64>> = BTreeMap::new();
     let mut all = Vec::new();
-    println!("| operation | algorithm | ranks | bytes | measured us | simulated us | ratio |");
-    println!("|---|---|---|---|---|---|---|");
+    put_line!("| operation | algorithm | ranks | bytes | measured us | simulated us | ratio |");
+    put_line!("|---|---|---|---|---|---|---|");
     for Measured { bytes, sample } in measured {
         let Some(simulated) = simulated_ns(machine, sample) else { continue };
         let Call { kind, ranks, .. } = sample.call;
-        println!(
+        put_line!(
             "| {} | {} | {ranks} | {} | {:.2} | {:.2} | {:.2} |",
             Kind::name(kind),
             sample.algorithm.name(),
@@ -152,24 +152,25 @@ fn report<'all>(machine: &Machine, measured: impl Iterator<Item = &'all Measured
         errors.entry((kind.name().to_owned(), ranks)).or_default().push(error);
         all.push(error);
     }
-    println!("\n| operation | ranks | samples | median error | three of four below |");
-    println!("|---|---|---|---|---|");
-    let row = |name: &str, ranks: &str, errors: &mut Vec<f64>| {
+    put_line!("\n| operation | ranks | samples | median error | three of four below |");
+    put_line!("|---|---|---|---|---|");
+    let row = |name: &str, ranks: &str, errors: &mut Vec<f64>| -> Result<(), Failure> {
         errors.sort_by(f64::total_cmp);
         let at = |share: f64| 100.0 * errors[((errors.len() - 1) as f64 * share) as usize];
-        println!("| {name} | {ranks} | {} | {:.0}% | {:.0}% |", errors.len(), at(0.5), at(0.75));
+        put_line!("| {name} | {ranks} | {} | {:.0}% | {:.0}% |", errors.len(), at(0.5), at(0.75));
+        Ok(())
     };
     for ((kind, ranks), errors) in &mut errors {
-        row(kind, &ranks.to_string(), errors);
+        row(kind, &ranks.to_string(), errors)?;
     }
     let mut by_ranks: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
     for ((_, ranks), errors) in &errors {
         by_ranks.entry(*ranks).or_default().extend(errors);
     }
     for (ranks, errors) in &mut by_ranks {
-        row("all", &ranks.to_string(), errors);
+        row("all", &ranks.to_string(), errors)?;
     }
-    row("all", "all", &mut all);
+    row("all", "all", &mut all)
 }
 
 #[cfg(test)]

@@ -190,8 +190,9 @@ fn start(options: &Options) -> Result<bool, Failure> {
             progress.say(&text);
         }
     });
-    progress.finish();
+    let written = progress.finish();
     outcome?;
+    written?;
     conclude(options, &setup, began)
 }
 
@@ -208,8 +209,8 @@ fn child(options: &Options, rank: usize, board: &Path) -> Result<bool, Failure> 
     let setup = Setup::new(options, ranks, site::started_hosts(options)?)?;
     let pins = !options.no_pin && ranks <= machine::allowed_cores().len();
     let outcome = rank_main(options, &setup, &board, rank, pins, &mut |text| {
-        // The process that started this one reads its lines.
-        println!("{}", serde_json::json!({ "note": text }));
+        // The process that started this one reads its lines; once that is gone, the board says so.
+        let _ = super::print(&format!("{}\n", serde_json::json!({ "note": text })));
     });
     if let Err(failure) = outcome {
         board.fail(rank);
@@ -238,8 +239,9 @@ fn join(options: &Options, launched: &launcher::Launched) -> Result<bool, Failur
     if outcome.is_err() {
         board.fail(rank);
     }
-    progress.finish();
+    let written = progress.finish();
     let setup = outcome?;
+    written?;
     if rank == 0 { conclude(options, &setup, began) } else { Ok(true) }
 }
 
@@ -292,16 +294,16 @@ fn conclude(options: &Options, setup: &Setup, began: Option<f64>) -> Result<bool
     let text = assemble::text(&table);
     std::fs::write(&setup.output, text)
         .map_err(|cause| Failure(format!("cannot write {}: {cause}", setup.output.display())))?;
-    print!("{}", report::gains(setup, &journal, &table));
+    super::print(&report::gains(setup, &journal, &table))?;
     if let Some(profile) = &setup.points.profile {
-        print!("{}", report::profile_gain(setup, &journal, &table, profile));
+        super::print(&report::profile_gain(setup, &journal, &table, profile))?;
     }
     let open = setup.points.all.iter().filter(|point| !journal.is_sure(point)).count();
-    println!("{}: {} rows", setup.output.display(), table.rows.len());
+    put_line!("{}: {} rows", setup.output.display(), table.rows.len());
     if open == 0 {
         let _ = std::fs::remove_file(&setup.journal);
     } else {
-        println!(
+        put_line!(
             "{open} of {} points are not sure yet; the same command goes on with them",
             setup.points.all.len()
         );
@@ -348,18 +350,20 @@ fn rank_main(
 struct Progress {
     is_terminal: bool,
     said: Option<Instant>,
+    /// Why a result could not be written.
+    failure: Option<Failure>,
 }
 
 impl Progress {
     fn new() -> Progress {
-        Progress { is_terminal: stderr().is_terminal(), said: None }
+        Progress { is_terminal: stderr().is_terminal(), said: None, failure: None }
     }
 
     fn say(&mut self, text: &str) {
         const EVERY: Duration = Duration::from_secs(5);
         // What stands in a line of its own is a result.
         if let Some(result) = text.strip_prefix(RESULT) {
-            println!("{result}");
+            self.failure = super::print(&format!("{result}\n")).err().or(self.failure.take());
         } else if self.is_terminal {
             eprint!("\r{text:<100}");
             self.said = Some(Instant::now());
@@ -369,10 +373,11 @@ impl Progress {
         }
     }
 
-    fn finish(&self) {
+    fn finish(self) -> Result<(), Failure> {
         if self.is_terminal && self.said.is_some() {
             eprintln!();
         }
+        self.failure.map_or(Ok(()), Err)
     }
 }
 
