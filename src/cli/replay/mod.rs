@@ -136,6 +136,11 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
     if let (Some(rank), Some(board)) = (options.child, &options.board) {
         return child(options, &script, rank, board);
     }
+    if let Some(by) = super::bench::launched_by() {
+        return Err(Failure(format!(
+            "this process was started by {by}, but shoal replay starts its ranks itself; run it once"
+        )));
+    }
     if script.players > RANKS_MAX {
         let players = script.players;
         return Err(Failure(format!("{players} ranks, and at most {RANKS_MAX} can play; say --ranks")));
