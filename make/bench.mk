@@ -10,10 +10,17 @@ BENCH_OPTIONS ?=
 BENCH_RECORD ?= benches/records/$(shell date -u +%F)-peers.jsonl
 BENCH_COMMIT ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: bench-peers bench-peers-build bench-gloo bench-coalescing bench-criterion plots
+.PHONY: bench-peers bench-hosts bench-peers-build bench-gloo bench-coalescing bench-criterion plots
 bench-peers: bench-peers-build ## measures this library side by side with MPI, UCX and Gloo (BENCH_SUITE=small, ...)
 	target/release/shoal peers --suite $(BENCH_SUITE) --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) \
 	    --record $(BENCH_RECORD) --commit $(BENCH_COMMIT) $(BENCH_OPTIONS)
+
+# Two hosts are two namespaces of networks that a bridge joins. BENCH_BLOCKS=0,1 measures a part, a minute each.
+HOSTS_RECORD ?= benches/records/$(shell date -u +%F)-hosts.jsonl
+bench-hosts: bench-peers-build ## the same between two hosts, over TCP, beside ucx_perftest as well (BENCH_BLOCKS=0,1, ...)
+	scripts/hosts.sh make 2 target/release/shoal peers --suite hosts --hosts 2 --rounds $(BENCH_ROUNDS) \
+	    --seconds $(BENCH_SECONDS) --record $(HOSTS_RECORD) --commit $(BENCH_COMMIT) \
+	    $(if $(BENCH_BLOCKS),--blocks $(BENCH_BLOCKS)) $(BENCH_OPTIONS)
 
 # One program cannot link two MPIs, so there is one for each. `make release` links the library once more and
 # better; where it was run, that library is the one beside the program.

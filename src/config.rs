@@ -77,8 +77,18 @@ pub const SETTINGS: &[Setting] = &[
         "1",
         "0: every point-to-point message is a packet of its own, and collectives of a group run one by one",
     ),
-    row("SHOAL_FRAME_BYTES", &[], "16384", "the most bytes of one frame of small messages"),
-    row("SHOAL_COALESCE_BYTES", &[], "1024", "messages up to this size share frames"),
+    row(
+        "SHOAL_FRAME_BYTES",
+        &[],
+        "auto",
+        "the most bytes of one frame of small messages; auto: 16384, where ranks are on several hosts 61440",
+    ),
+    row(
+        "SHOAL_COALESCE_BYTES",
+        &[],
+        "auto",
+        "messages up to this size share frames; auto: 1024, where ranks are on several hosts 16384",
+    ),
     row(
         "SHOAL_RING_BYTES",
         &["NCCL_BUFFSIZE"],
@@ -229,8 +239,8 @@ pub struct Config {
     pub version: Option<i32>,
     pub nccl: String,
     pub coalesce: bool,
-    pub frame_bytes: usize,
-    pub coalesce_bytes: usize,
+    pub frame_bytes: Option<usize>,
+    pub coalesce_bytes: Option<usize>,
     pub ring_bytes: usize,
     pub init_timeout: Duration,
     pub timeout: Option<Duration>,
@@ -293,8 +303,8 @@ impl Config {
             version: reader.auto("SHOAL_VERSION"),
             nccl: reader.text("SHOAL_NCCL"),
             coalesce: reader.number::<u8>("SHOAL_COALESCE") != 0,
-            frame_bytes: reader.at_least("SHOAL_FRAME_BYTES", 64),
-            coalesce_bytes: reader.number("SHOAL_COALESCE_BYTES"),
+            frame_bytes: reader.auto("SHOAL_FRAME_BYTES").map(|bytes: usize| bytes.max(64)),
+            coalesce_bytes: reader.auto("SHOAL_COALESCE_BYTES"),
             ring_bytes: reader.within("SHOAL_RING_BYTES", 8192, 1 << 30).next_power_of_two(),
             init_timeout: Duration::from_secs(reader.number("SHOAL_INIT_TIMEOUT")),
             timeout: Some(reader.number("SHOAL_TIMEOUT")).filter(|s| *s > 0).map(Duration::from_secs),
@@ -392,6 +402,12 @@ pub fn cache_folder() -> Option<PathBuf> {
     cache.map(|cache| cache.join("shoal"))
 }
 
+/// Whether somebody said what a variable of somebody else should be.
+#[must_use]
+pub fn is_told(name: &str) -> bool {
+    std::env::var_os(name).is_some()
+}
+
 /// A variable that is no setting of ours: what a launcher tells the processes that it starts.
 #[must_use]
 pub fn told_by_launcher(name: &str) -> Option<String> {
@@ -423,7 +439,7 @@ mod tests {
     #[test]
     fn nonsense_is_named_and_the_default_holds() {
         let config = Config::read(|name| (name == "SHOAL_FRAME_BYTES").then(|| "many".into()));
-        assert_eq!(config.frame_bytes, 16384);
+        assert_eq!(config.frame_bytes, None);
         assert!(config.complaints[0].contains("SHOAL_FRAME_BYTES=many"));
     }
 

@@ -153,6 +153,11 @@ fn children_are_born_between_hosts_also_of_survivors() {
 }
 
 #[test]
+fn what_lies_between_hosts_is_counted_as_it_was_allocated() {
+    dealt(&[("rest", "far"), ("rest", "restless")], 2);
+}
+
+#[test]
 fn disagreements_are_named_between_hosts() {
     dealt(&[("mismatch", "pairs")], 2);
 }

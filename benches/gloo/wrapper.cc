@@ -12,6 +12,7 @@
 #include <gloo/transport/tcp/device.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <memory>
 #include <string>
 
@@ -45,7 +46,13 @@ const char* gloo_wrapper_error() { return error.c_str(); }
 // Meets the other ranks at a folder that all of them see.
 int gloo_wrapper_join(int rank, int ranks, const char* folder) {
   return guarded([&] {
+    // Between hosts, the interface that torch's variable names.
     gloo::transport::tcp::attr where("127.0.0.1");
+    const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
+    if (interface != nullptr) {
+      where.hostname.clear();
+      where.iface = interface;
+    }
     auto device = gloo::transport::tcp::CreateDevice(where);
     gloo::rendezvous::FileStore store(folder);
     context = std::make_shared<gloo::rendezvous::Context>(rank, ranks);

@@ -53,8 +53,8 @@ extern "C" fn pncclCommResume(comm: CommHandle) -> ResultNumber {
     wall::plain(CALL, || handle::with(CALL, comm.addr(), |comm| comm.resume(CALL)))
 }
 
-/// On the host device "GPU memory" is the shared memory of the communicator, measured: what really takes memory
-/// in the parts that this process has mapped.
+/// On the host device "GPU memory" is the shared memory of the communicator, measured (what really takes memory
+/// in the parts that this process has mapped), and what it has allocated for peers on other hosts.
 ///
 /// # Safety
 /// `value` is NULL or writable.

@@ -24,7 +24,7 @@ use crate::topology::Topology;
 use crate::trace::log;
 use crate::trace::tracer::{Title, Tracer};
 use crate::transport::shm::{Host, Invitation, Segment, Settings, ShmTransport};
-use crate::transport::{Lines, Peer, Transport};
+use crate::transport::{Lines, Peer, Transport, ucx};
 use crate::tune;
 
 /// Makes the id that the ranks of a new communicator share.
@@ -95,7 +95,7 @@ pub(super) fn grow_up(
     if let Err(error) = engine.record(config.records) {
         log::warn(format_args!("rank {rank} of {ranks} records nothing: {error}"));
     }
-    if let Some(Err(error)) = trace(&mut engine, &session, config) {
+    if let Some(Err(error)) = trace(&mut engine, &session, &topology, config) {
         log::warn(format_args!("rank {rank} of {ranks} keeps no trace: {error}"));
     }
     alternate(&mut engine, config);
@@ -138,12 +138,17 @@ fn label(engine: &mut HostEngine, session: &Session) -> Label {
 }
 
 /// Keeps everything in a file, if that is wanted.
-fn trace(engine: &mut HostEngine, session: &Session, config: &Config) -> Option<Result<()>> {
+fn trace(
+    engine: &mut HostEngine,
+    session: &Session,
+    topology: &Topology,
+    config: &Config,
+) -> Option<Result<()>> {
     if config.trace.is_empty() {
         return None;
     }
     let Label { communicator, rank, ranks, host } = label(engine, session);
-    let coalesce_bytes = if config.coalesce { config.coalesce_bytes as u64 } else { 0 };
+    let coalesce_bytes = limits(config, topology).message_bytes as u64;
     let title = Title { communicator, rank, ranks, host, coalesce_bytes };
     // What keeps everything is told by what keeps the newest.
     let begun = if config.records == 0 { engine.record(1) } else { Ok(()) };
@@ -226,6 +231,21 @@ fn say_slower_paths(transport: &mut ShmTransport, rank: u32, topology: &Topology
     }
 }
 
+/// What shares a frame where nothing is set, between ranks of one host.
+const USUAL: Limits = Limits { message_bytes: 1 << 10, frame_bytes: 16 << 10 };
+/// The same where ranks are on several hosts: there a packet of its own costs more than a copy.
+const USUAL_BETWEEN_HOSTS: Limits = Limits { message_bytes: 16 << 10, frame_bytes: ucx::EAGER_BYTES };
+
+/// What shares a frame.
+fn limits(config: &Config, topology: &Topology) -> Limits {
+    let usual = if topology.hosts().len() > 1 { USUAL_BETWEEN_HOSTS } else { USUAL };
+    let message_bytes = config.coalesce_bytes.unwrap_or(usual.message_bytes);
+    Limits {
+        message_bytes: if config.coalesce { message_bytes } else { 0 },
+        frame_bytes: config.frame_bytes.unwrap_or(usual.frame_bytes),
+    }
+}
+
 fn facts(
     rank: u32,
     ranks: u32,
@@ -236,10 +256,7 @@ fn facts(
     Facts {
         rank,
         ranks,
-        limits: Limits {
-            message_bytes: if config.coalesce { config.coalesce_bytes } else { 0 },
-            frame_bytes: config.frame_bytes,
-        },
+        limits: limits(config, topology),
         // What all ranks know alike: hosts may hold different numbers of ranks and of cores.
         tune: table::facts(topology, config.deterministic).with_table(table),
         algorithm: config.algorithm.clone(),

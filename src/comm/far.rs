@@ -4,7 +4,7 @@
 
 use super::birth::together;
 use super::bootstrap::{self, Session, network_devices};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::topology::Topology;
 use crate::transport::shm::Doorbell;
@@ -32,7 +32,7 @@ pub(super) fn connect(
             (names, true) => Devices::Named(names),
             (names, false) => Devices::Chosen(names),
         };
-        Net::get(&config.ucx, &config.ucx_log_level, &devices)
+        Net::get(&config.ucx, &config.ucx_log_level, &devices, config::is_told)
     })?;
     let own_bytes = config.network_bytes as u64;
     let told = session.all_gather(&[own_bytes.to_le_bytes().as_slice(), &net.card()].concat())?;

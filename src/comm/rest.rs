@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Comm, Life};
 use crate::engine::driver::Endpoint;
 use crate::error::{Error, Result};
-use crate::transport::shm::Taken;
+use crate::transport::Taken;
 
 impl Comm {
     /// What ran its batches, whatever became of it since its birth.
@@ -34,7 +34,7 @@ impl Comm {
         }
         let mut engine = endpoint.engine();
         engine.rest();
-        engine.transport().near().rest();
+        engine.transport().rest();
         Ok(())
     }
 
@@ -59,11 +59,12 @@ impl Comm {
         self.stage.get() == Life::Suspended
     }
 
-    /// How much memory the communicator takes in this process, measured.
+    /// How much memory the communicator takes in this process: what it shares with its host as measured, what lies
+    /// between it and other hosts as allocated.
     ///
     /// # Errors
     /// It belongs to the parent of this process, or is not born yet.
     pub fn taken(&self, call: &'static str) -> Result<Taken> {
-        Ok(self.born(call)?.engine().transport().near().taken())
+        Ok(self.born(call)?.engine().transport().taken())
     }
 }

@@ -50,11 +50,6 @@ impl Reader {
         value
     }
 
-    /// A number that is raised if it is too small.
-    pub(super) fn at_least(&self, name: &str, least: usize) -> usize {
-        self.within(name, least, usize::MAX)
-    }
-
     /// A number that is brought between its bounds.
     pub(super) fn within(&self, name: &str, least: usize, most: usize) -> usize {
         let number = self.number::<usize>(name);

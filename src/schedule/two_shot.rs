@@ -6,7 +6,9 @@
 //! Broadcast:  the root sends share i to each owner i;  each owner sends it to all others but the root
 //! ```
 //! 1. Owners sum in the order of ranks, as `exchange` does: both give the same bits, and sum the same way.
-//! 2. Shares go piece by piece, and what was summed is sent on behind the next piece's first hop.
+//! 2. Shares go piece by piece, and what was summed is sent on behind the next piece's first hop, while it lies in the
+//!    cache. A share of an AllReduce that stays there anyway is sent on whole: who only places a packet fetches it, and
+//!    pays for each.
 //! 3. The root owns no share of a Broadcast: it sends everything once and receives nothing.
 #![forbid(unsafe_code)]
 
@@ -17,6 +19,8 @@ use crate::op::Kind;
 
 /// Sums that may be on their way to the root.
 const PIECES_HELD: usize = 4;
+/// Shares up to this long are sent on whole.
+const WHOLE_BYTES: usize = 1 << 20;
 
 pub(super) fn plan(task: &Task<'_>) -> Option<Plan> {
     let mut builder = task.builder("two-shot");
@@ -34,6 +38,7 @@ fn reduce(task: &Task<'_>, builder: &mut Builder) {
     let has_target = task.call.kind == Kind::AllReduce || task.is_root();
     let mut sum = Sum::new(builder, task, piece_bytes);
     let mut results = (!has_target).then(|| Slots::new(builder, PIECES_HELD, piece_bytes));
+    let goes_whole = task.call.kind == Kind::AllReduce && task.slice_bytes() <= WHOLE_BYTES;
     let count = task.slice_bytes().div_ceil(piece_bytes);
     let mut held = Range::new(TARGET, 0, 0);
     for index in 0..=count {
@@ -52,9 +57,13 @@ fn reduce(task: &Task<'_>, builder: &mut Builder) {
                 sum.receive(builder, task, own, held);
             }
         }
-        if index > 0 {
+        if index > 0 && !goes_whole {
             hand_out(task, builder, before, |owner| of(TARGET, owner, index - 1));
         }
+    }
+    if goes_whole {
+        let of_owner = |owner| task.slice(TARGET, owner);
+        hand_out(task, builder, of_owner(task.rank), of_owner);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::shm::{self, Doorbell, Facts, Reach, ShmTransport};
 use super::ucx::{Net, UcxTransport};
-use super::{Bulk, Front, Head, Peer, Standing, Transport, Whole};
+use super::{Bulk, Front, Head, Peer, Standing, Taken, Transport, Whole};
 use crate::error::{Error, Result};
 use crate::op::Address;
 use crate::system::slots::Slots;
@@ -42,6 +42,24 @@ impl Lines {
     /// Those on this host.
     pub const fn near(&mut self) -> &mut ShmTransport {
         &mut self.near
+    }
+
+    /// Gives back what memory a resting communicator can do without.
+    pub fn rest(&mut self) {
+        self.near.rest();
+        if let Some(far) = &mut self.far {
+            far.rest();
+        }
+    }
+
+    /// How much memory they take.
+    #[must_use]
+    pub fn taken(&mut self) -> Taken {
+        let (near, far) = (self.near.taken(), self.far.as_mut().map(UcxTransport::taken).unwrap_or_default());
+        Taken {
+            lasting_bytes: near.lasting_bytes + far.lasting_bytes,
+            spare_bytes: near.spare_bytes + far.spare_bytes,
+        }
     }
 
     /// A number that all ranks of the communicator see alike.

@@ -91,6 +91,15 @@ impl Standing {
     }
 }
 
+/// How much memory a rank's lines take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// What is needed as long as the communicator lives, or until what lies there is received.
+    pub lasting_bytes: u64,
+    /// What a communicator that rests can do without.
+    pub spare_bytes: u64,
+}
+
 /// The lines between this rank and its peers. One owner at a time calls it.
 pub trait Transport {
     /// The most bytes of one packet to `peer` that are copied at once.

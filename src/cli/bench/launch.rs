@@ -2,7 +2,7 @@
 //! that stands still, ends all ranks with a sentence that says which.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -59,8 +59,16 @@ impl<'run> Watch<'run> {
     }
 }
 
-/// Runs this program once for each rank, with `arguments`, with what `environment` says of the rank beside what is
-/// there, and with its place in the run.
+/// How one rank is started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// Words in front of the program: whoever brings it where it belongs.
+    pub(crate) words: Vec<String>,
+    /// What its environment says beside what is there.
+    pub(crate) environment: Vec<(String, String)>,
+}
+
+/// Runs this program once for each rank, as `start` says, with `arguments` and with its place in the run.
 ///
 /// # Errors
 /// A rank failed or died, or nothing moves.
@@ -68,17 +76,25 @@ pub(crate) fn processes(
     board: &Board,
     ranks: usize,
     arguments: &[OsString],
-    environment: &dyn Fn(usize) -> Vec<(String, String)>,
+    start: &dyn Fn(usize) -> Start,
     patience: Duration,
     report: &mut dyn FnMut(Report),
 ) -> Result<(), Failure> {
     let program = std::env::current_exe()?;
     let mut children = Children(Vec::with_capacity(ranks));
     for rank in 0..ranks {
-        let mut command = Command::new(&program);
-        command.args(arguments).arg("--child").arg(rank.to_string()).arg("--board").arg(board.path());
+        let Start { words, environment } = start(rank);
+        let mut whole = words.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let mut command = Command::new(whole.next().unwrap_or_default());
+        command
+            .args(whole)
+            .args(arguments)
+            .arg("--child")
+            .arg(rank.to_string())
+            .arg("--board")
+            .arg(board.path());
         command.arg("--parent").arg(std::process::id().to_string()).stdin(Stdio::null());
-        command.envs(environment(rank));
+        command.envs(environment);
         command.stdout(if rank == 0 { Stdio::piped() } else { Stdio::null() });
         children
             .0

@@ -9,7 +9,7 @@
 //! | `against` | the same in turn with itself and with another setting |
 //! | `contender`, `measure` | whom to measure, and the one loop |
 //! | `mpi`, `ucx`, `gloo` | MPI, UCX and Gloo as contenders |
-//! | `launcher`, `launch` | ranks that others started, and ranks that we start |
+//! | `launcher`, `launch`, `hosts` | ranks that others started, and ranks that we start; on which hosts |
 //! | `row`, `export`, [`statistics`] | results, and how they are printed |
 
 mod against;
@@ -17,6 +17,7 @@ pub(crate) mod check;
 pub(crate) mod contender;
 pub(crate) mod export;
 pub(crate) mod gloo;
+mod hosts;
 pub(crate) mod launch;
 pub(crate) mod launcher;
 mod measure;
@@ -79,6 +80,7 @@ fn start(options: &Options) -> Result<bool, Failure> {
         return Err(Failure("MPI starts its own ranks: mpirun -n 2 shoal bench --contender mpi".into()));
     }
     let ranks = usize::from(options.ranks);
+    hosts::check(options)?;
     let plan = Plan::new(options, ranks, alone_on_cores(options, ranks))?;
     // Loaded here too, so that a missing library is one message and not one from every rank.
     if options.contender == Whom::Nccl {
@@ -113,7 +115,12 @@ fn start_once(
         return launch::threads(&board, ranks, patience, body, report);
     }
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    launch::processes(&board, ranks, &arguments, &|_| environment.to_vec(), patience, report)
+    let started = |rank| {
+        let mut start = hosts::start(options, rank);
+        start.environment.extend_from_slice(environment);
+        start
+    };
+    launch::processes(&board, ranks, &arguments, &started, patience, report)
 }
 
 /// The same measurement in turn, on each side of a comparison.

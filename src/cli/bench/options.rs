@@ -16,6 +16,12 @@ pub struct Options {
     /// How many ranks to start
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub ranks: u16,
+    /// On how many hosts the ranks are, in blocks; between them they talk over the network of this machine
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub hosts: u16,
+    /// What starts a process on a host, {} being its number: 'scripts/hosts.sh on {}'. Without it hosts are names only
+    #[arg(long, default_value = "", value_name = "WORDS")]
+    pub on: String,
     /// Ranks are threads of one process instead of processes
     #[arg(long)]
     pub threads: bool,

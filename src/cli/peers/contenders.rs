@@ -1,12 +1,12 @@
 //! How each contender is started: this library by its own ranks, MPI by its launcher, with the options that
-//! serve it best on one machine.
+//! serve it best on one machine, or between hosts (`hosts`).
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Options;
 use super::suite::Block;
+use super::{Options, hosts};
 use crate::cli::Failure;
 use crate::cli::bench::gloo::WRAPPER;
 use crate::cli::machine;
@@ -34,6 +34,8 @@ pub(super) enum Starter {
     Ucx,
     /// Gloo, likewise.
     Gloo,
+    /// UCX's own measuring program, between two hosts.
+    Perftest,
 }
 
 /// A contender.
@@ -65,7 +67,9 @@ pub(super) fn all(options: &Options) -> Result<Vec<Contender>, Failure> {
     if !options.only_peers {
         add(OURS, Starter::Shoal, false, &program);
         add(OURS, Starter::Shoal, true, &program);
-        add(MAPPED, Starter::Shoal, false, &program);
+        if options.hosts == 1 {
+            add(MAPPED, Starter::Shoal, false, &program);
+        }
     }
     let mut missing = Vec::new();
     if options.openmpi.exists() {
@@ -89,6 +93,9 @@ pub(super) fn all(options: &Options) -> Result<Vec<Contender>, Failure> {
     } else {
         put_line!("# no {WRAPPER}: make bench-gloo, which needs libgloo-dev");
     }
+    if options.hosts == 2 && hosts::has_perftest() {
+        add("ucx-perftest", Starter::Perftest, false, Path::new("ucx_perftest"));
+    }
     for (path, mpi) in missing {
         put_line!(
             "# no {}: MPICC=mpicc.{mpi} cargo build --release --features mpi --target-dir target-{mpi}",
@@ -101,15 +108,27 @@ pub(super) fn all(options: &Options) -> Result<Vec<Contender>, Failure> {
 impl Contender {
     /// Whether it has anything to measure in a block.
     pub(super) fn takes(&self, block: &Block) -> bool {
-        (!self.is_mapped || block.mapped) && (self.starter != Starter::Ucx || block.has_messages())
+        match self.starter {
+            Starter::Ucx => block.has_messages(),
+            Starter::Perftest => block.ops == "sendrecv" && block.ranks == 2,
+            _ => !self.is_mapped || block.mapped,
+        }
     }
 
     /// The command that measures a block and prints JSON.
     pub(super) fn command(&self, block: &Block, options: &Options) -> Command {
-        let words = self.words(block, options, machine::available_cores());
+        let cores = machine::available_cores();
+        let mut words = self.words(block, options, cores);
+        if options.hosts > 1
+            && matches!(self.starter, Starter::OpenMpi | Starter::OpenMpiUcx | Starter::Mpich)
+        {
+            words.extend(["--board".to_owned(), hosts::meeting_place()]);
+        }
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
-        if matches!(self.starter, Starter::Mpich | Starter::Ucx)
+        if options.hosts > 1 {
+            command.envs(hosts::environment(self.starter, block.ranks, options, cores));
+        } else if matches!(self.starter, Starter::Mpich | Starter::Ucx)
             && let Some((name, value)) = UCX_TRANSPORTS.split_once('=')
         {
             command.env(name, value);
@@ -120,19 +139,30 @@ impl Contender {
     fn words(&self, block: &Block, options: &Options, cores: usize) -> Vec<String> {
         let ranks = block.ranks.to_string();
         let crowded = block.ranks > cores;
+        if self.starter == Starter::Perftest {
+            return hosts::perftest(block, options);
+        }
+        let far = hosts::launcher_words(self.starter, block.ranks, options);
+        let transports = if options.hosts > 1 { hosts::UCX_TRANSPORTS } else { UCX_TRANSPORTS };
         let open_mpi = |transports: &[&str]| {
             let mut words = vec!["mpirun.openmpi", "--allow-run-as-root", "-np", &ranks];
             let placement: &[&str] = if crowded {
                 &["--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
+            } else if options.hosts > 1 {
+                &["--bind-to", "none"]
             } else {
                 &["--bind-to", "core"]
             };
             words.extend(placement);
+            words.extend(far.iter().map(String::as_str));
             words.extend(transports);
             words.into_iter().map(str::to_owned).collect::<Vec<_>>()
         };
         let mut words = match self.starter {
-            Starter::Shoal | Starter::Ucx | Starter::Gloo => Vec::new(),
+            Starter::Shoal | Starter::Ucx | Starter::Gloo | Starter::Perftest => Vec::new(),
+            Starter::OpenMpi if options.hosts > 1 => {
+                open_mpi(&["--mca", "pml", "ob1", "--mca", "btl", "self,vader,tcp"])
+            }
             Starter::OpenMpi => open_mpi(&["--mca", "pml", "ob1", "--mca", "btl", "self,vader"]),
             Starter::OpenMpiUcx => open_mpi(&[
                 "--mca",
@@ -145,12 +175,13 @@ impl Contender {
                 "pml_ucx_devices",
                 "any",
                 "-x",
-                UCX_TRANSPORTS,
+                transports,
             ]),
             Starter::Mpich => {
-                let placement: &[&str] = if crowded { &[] } else { &["-bind-to", "core"] };
+                let bound = !crowded && options.hosts == 1;
+                let placement: &[&str] = if bound { &["-bind-to", "core"] } else { &[] };
                 let words = [&["mpirun.mpich", "-n", &ranks], placement].concat();
-                words.into_iter().map(str::to_owned).collect()
+                words.into_iter().map(str::to_owned).chain(far).collect()
             }
         };
         words.extend([self.program.display().to_string(), "bench".to_owned()]);
@@ -158,6 +189,7 @@ impl Contender {
         if options.rewrite {
             words.push("--rewrite".to_owned());
         }
+        words.extend(hosts::bench_words(self.starter, options));
         match self.starter {
             Starter::Shoal => {
                 words.extend(["--ranks".to_owned(), ranks]);
@@ -226,6 +258,36 @@ mod tests {
         assert!(words(Starter::Ucx, 2).ends_with("--ranks 2 --contender ucx"));
         assert!(words(Starter::Gloo, 2).ends_with("--ranks 2 --contender gloo --no-pin"));
         assert!(words_for(Starter::Shoal, MAPPED, 2).ends_with("--ranks 2 --memory library"));
+    }
+
+    #[test]
+    fn between_hosts_launchers_reach_them_and_ours_deals_ranks() {
+        let here = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let options = Line::try_parse_from(["peers", "--hosts", "2", "--hosts-by", here]).unwrap().options;
+        let words = |starter, ranks| {
+            let program = PathBuf::from("/bin/shoal");
+            let contender =
+                Contender { name: "x", starter, is_control: false, is_mapped: false, program, library: None };
+            let block = Block { ranks, ..Suite::Hosts.blocks()[0] };
+            assert!(contender.takes(&block) || starter == Starter::Perftest);
+            contender.words(&block, &options, 2).join(" ")
+        };
+        let open_mpi = words(Starter::OpenMpi, 4);
+        assert!(
+            open_mpi.contains("--host 10.78.0.1:2,10.78.0.2:2 --mca plm_rsh_agent")
+                && open_mpi.contains(here)
+        );
+        assert!(open_mpi.contains("--oversubscribe") && open_mpi.contains("btl self,vader,tcp"));
+        assert!(words(Starter::OpenMpiUcx, 2).contains("-x UCX_TLS=self,posix,sysv,cma,tcp"));
+        assert!(
+            words(Starter::Mpich, 2).contains("-hosts 10.78.0.1:1,10.78.0.2:1 -launcher ssh -launcher-exec")
+        );
+        for starter in [Starter::Shoal, Starter::Ucx, Starter::Gloo] {
+            let words = words(starter, 2);
+            assert!(words.contains(&format!("--hosts 2 --on {here} on {{}} ")), "{words}");
+            assert!(!words.contains("--floor"));
+        }
+        assert!(words(Starter::Perftest, 2).contains("perftest.sh"));
     }
 
     #[test]

@@ -9,13 +9,14 @@
 //! | file | what it does |
 //! |---|---|
 //! | `suite` | which operations, sizes and ranks |
-//! | `contenders` | how each contender is started |
+//! | `contenders`, `hosts` | how each contender is started, also on several hosts |
 //! | `rounds` | takes turns until there are enough figures |
 //! | `summary` | medians, ratios, bands |
 //! | `print`, `record` | the table; the lines for the repository |
 #![forbid(unsafe_code)]
 
 mod contenders;
+mod hosts;
 mod print;
 mod record;
 mod rounds;
@@ -38,6 +39,15 @@ pub struct Options {
     /// What is measured
     #[arg(long, value_enum, default_value_t = Suite::Full)]
     pub suite: Suite,
+    /// Only these blocks of the suite, counted from 0, comma separated
+    #[arg(long, value_delimiter = ',', value_name = "BLOCK,...")]
+    pub blocks: Vec<usize>,
+    /// On how many hosts the ranks are, in blocks; within `scripts/hosts.sh make`
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub hosts: u16,
+    /// The script that starts processes on hosts
+    #[arg(long, value_name = "PATH", default_value = "scripts/hosts.sh")]
+    pub hosts_by: PathBuf,
     /// Runs of each contender in the same state of the machine, of which the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub rounds: u16,
@@ -70,13 +80,23 @@ pub struct Options {
     pub commit: String,
 }
 
+impl Options {
+    /// What is measured.
+    fn blocks(&self) -> Vec<suite::Block> {
+        let all = self.suite.blocks();
+        let is_meant = |place: &usize| self.blocks.is_empty() || self.blocks.contains(place);
+        (0..).zip(all).filter(|(place, _)| is_meant(place)).map(|(_, block)| block).collect()
+    }
+}
+
 /// Measures, prints and records; `Ok(false)` if a result was wrong.
 ///
 /// # Errors
 /// No contender could be started, or the record could not be written.
 pub fn run(options: &Options) -> Result<bool, Failure> {
+    hosts::check(options)?;
     let contenders = contenders::all(options)?;
-    let blocks = options.suite.blocks();
+    let blocks = options.blocks();
     let mut executor = rounds::Processes::new(options);
     let before = canary::measure();
     put_line!("# {}", canary::describe(before));

@@ -24,8 +24,14 @@ pub(super) struct Origin {
     cores: usize,
     kernel: String,
     command: String,
+    #[serde(skip_serializing_if = "is_one")]
+    hosts: u16,
     /// There and back in ns, before the first run and after the last.
     canary_ns: [Option<f64>; 2],
+}
+
+fn is_one(hosts: &u16) -> bool {
+    *hosts == 1
 }
 
 impl Origin {
@@ -36,6 +42,10 @@ impl Origin {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let rewrite = if options.rewrite { " --rewrite" } else { "" };
+        let (before, hosts) = match options.hosts {
+            1 => (String::new(), String::new()),
+            hosts => (format!("scripts/hosts.sh make {hosts} "), format!(" --hosts {hosts}")),
+        };
         let suite = clap::ValueEnum::to_possible_value(&options.suite);
         let suite = suite.as_ref().map_or("", |value| value.get_name()).to_owned();
         Origin {
@@ -44,7 +54,11 @@ impl Origin {
             cpu: model.map_or("unknown", |(_, name)| name).trim().to_owned(),
             cores: machine::available_cores(),
             kernel: kernel.trim().to_owned(),
-            command: format!("shoal peers --suite {suite} --seconds {}{rewrite}", options.seconds),
+            command: format!(
+                "{before}shoal peers --suite {suite}{hosts} --seconds {}{rewrite}",
+                options.seconds
+            ),
+            hosts: options.hosts,
             canary_ns: canary_ns.map(|ns| ns.map(f64::round)),
         }
     }
@@ -175,6 +189,7 @@ mod tests {
             cores: 2,
             kernel: "6".into(),
             command: "shoal peers".into(),
+            hosts: 1,
             canary_ns: [Some(70.0), None],
         };
         let text = lines(&origin, &compare(&pretend(0, Limits { enough: 5, turns: 5 })));

@@ -22,6 +22,8 @@ pub enum Suite {
     Curve,
     /// From one byte to 64 MiB, to see that no size falls off a cliff.
     Sweep,
+    /// Between hosts (--hosts 2): messages, many small ones, stage boundaries, collectives.
+    Hosts,
 }
 
 /// What one start of a contender measures.
@@ -106,7 +108,32 @@ const SWEEP: &[Block] = &[
     ),
 ];
 
+/// Two sizes a decade.
+const DECADES: &str = "8,64,256,1K,4K,16K,64K,256K,1M,4M,16M,64M";
+
+const fn between(ranks: usize, ops: &'static str) -> Block {
+    Block { ranks, floor: false, ..pair(ops, DECADES, "float") }
+}
+
+const HOSTS: &[Block] = &[
+    Block { floor: false, ..pair("sendrecv", "8,1K,64K,1M,64M", "uint8") },
+    Block { floor: false, ..messages(64, "64,1K") },
+    Block { floor: false, ..messages(256, "256") },
+    Block { floor: false, ..boundary("256,4K,64K", &["--tensor", "2"]) },
+    between(2, "allreduce"),
+    between(2, "allgather"),
+    between(2, "alltoall"),
+    between(4, "allreduce"),
+    between(4, "allgather"),
+    between(4, "alltoall"),
+];
+
 impl Suite {
+    /// Whether it is measured between hosts.
+    pub(super) const fn needs_hosts(self) -> bool {
+        matches!(self, Suite::Hosts)
+    }
+
     /// The blocks in the order in which they are measured.
     pub(super) fn blocks(self) -> Vec<Block> {
         match self {
@@ -118,6 +145,7 @@ impl Suite {
             Suite::Patterns => PATTERNS.to_vec(),
             Suite::Curve => CURVE.to_vec(),
             Suite::Sweep => SWEEP.to_vec(),
+            Suite::Hosts => HOSTS.to_vec(),
         }
     }
 }

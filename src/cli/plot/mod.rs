@@ -5,9 +5,11 @@
 //! | `record` | reads the lines that `shoal peers --record` wrote |
 //! | `chart` | time of one message against its size, a line for each contender, as SVG |
 //! | [`table`] | the README's rows |
+//! | [`hosts`] | the rows of the page on the network |
 #![forbid(unsafe_code)]
 
 mod chart;
+pub mod hosts;
 mod record;
 pub mod table;
 
@@ -26,7 +28,7 @@ pub struct Options {
     /// Where the picture goes: .svg, or .png where rsvg-convert is installed
     #[arg(short, long, value_name = "FILE", required_unless_present = "table")]
     pub output: Option<PathBuf>,
-    /// Print the README's table instead
+    /// Print the README's table instead; of a record between hosts, that of docs/network.md
     #[arg(long, conflicts_with = "output")]
     pub table: bool,
     /// What is drawn: exchange (and packed, dashed), sendrecv, allreduce, ...
@@ -53,7 +55,9 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
         .map_err(|error| Failure(format!("cannot read {name}: {error}")))?;
     let lines = record::parse(&text).map_err(|error| Failure(format!("{name}: {error}")))?;
     let Some(output) = &options.output else {
-        super::print(&table::of(&text, &options.state)?)?;
+        let is_between_hosts = lines.iter().any(|line| line.hosts > 1);
+        let table = if is_between_hosts { hosts::of } else { table::of };
+        super::print(&table(&text, &options.state)?)?;
         return Ok(true);
     };
     let chosen = record::Chosen {

@@ -25,6 +25,14 @@ pub(super) struct Line {
     pub(super) floor_us: Option<f64>,
     #[serde(default)]
     pub(super) ratio: Option<f64>,
+    #[serde(default)]
+    pub(super) added_us: Option<f64>,
+    #[serde(default = "one")]
+    pub(super) hosts: usize,
+}
+
+const fn one() -> usize {
+    1
 }
 
 /// Every line, or which one is none.

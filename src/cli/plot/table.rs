@@ -72,7 +72,7 @@ fn row(lines: &[Line], state: &str, &(words, op, bytes, messages): &Named) -> Op
 }
 
 /// As many digits as say something.
-fn digits(us: f64) -> String {
+pub(super) fn digits(us: f64) -> String {
     match us {
         us if us < 1.0 => format!("{us:.3}"),
         us if us < 10.0 => format!("{us:.2}"),

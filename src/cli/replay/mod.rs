@@ -27,7 +27,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::bench::{Report, export, launch, library_path, options};
+use super::bench::launch::{self, Start};
+use super::bench::{Report, export, library_path, options};
 use super::board::{Board, RANKS_MAX, Seat};
 use super::library::Library;
 use super::{Failure, machine};
@@ -248,7 +249,8 @@ fn start(
         }
     }
     let patience = Duration::from_secs(options.timeout);
-    launch::processes(&board, script.players, &arguments, &|_| environment.clone(), patience, report)
+    let start = |_| Start { environment: environment.clone(), ..Start::default() };
+    launch::processes(&board, script.players, &arguments, &start, patience, report)
 }
 
 /// One rank that `start` started.

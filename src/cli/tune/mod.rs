@@ -184,8 +184,8 @@ fn start(options: &Options) -> Result<bool, Failure> {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let mut progress = Progress::new();
     let patience = Duration::from_secs(options.timeout);
-    let environment = |rank| site::told_host(options, rank);
-    let outcome = launch::processes(&board, ranks, &arguments, &environment, patience, &mut |report| {
+    let start = |rank| launch::Start { environment: site::told_host(options, rank), ..Default::default() };
+    let outcome = launch::processes(&board, ranks, &arguments, &start, patience, &mut |report| {
         if let Report::Note(text) = report {
             progress.say(&text);
         }

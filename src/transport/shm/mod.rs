@@ -59,7 +59,6 @@ mod witness;
 pub use doorbell::{Doorbell, sleep_unless};
 pub use host::{Host, Invitation, Way};
 pub use inbox::{CONTEXTS, SIGNALS};
-pub use rest::Taken;
 pub use segment::Segment;
 pub use window::{Facts, Opened, Reach};
 pub use witness::Witness;

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::ShmTransport;
+use crate::transport::Taken;
 
 /// The values of `Control::rest`.
 mod stage {
@@ -26,15 +27,6 @@ mod stage {
 
 /// How long to wait for whoever holds a rank. Giving back takes microseconds, so that one is dead.
 const HOLD_WAIT: Duration = Duration::from_millis(500);
-
-/// What a rank's process has of a segment, as measured: bytes that take memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
-    /// What is needed as long as the communicator lives.
-    pub lasting_bytes: u64,
-    /// What a communicator that rests can do without.
-    pub spare_bytes: u64,
-}
 
 impl ShmTransport {
     /// Gives back what can be given back, with nothing under way and nothing to come before [`Self::go_on`].

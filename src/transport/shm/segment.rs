@@ -15,12 +15,12 @@ use super::failure::Failure;
 use super::help::Help;
 use super::inbox::Inbox;
 use super::layout::{Control, FAILURE_OFFSET, HELP_OFFSET, Header, Layout, SLOTS_OFFSET};
-use super::rest::Taken;
 use super::ring::{Credit, LINE_BYTES, OBSERVE, PUBLISH, RingMemory, SLOT_HEAD_WORDS, SLOT_WORDS, Shape};
 use crate::error::{Error, Result};
 use crate::system::map::{Mapping, PAGE_BYTES, pages};
 use crate::system::slots::Slots;
 use crate::system::{copy, fork, memfd, random};
+use crate::transport::Taken;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every segment of this process, by id.

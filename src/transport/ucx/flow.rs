@@ -1,19 +1,18 @@
 //! Order and credit of one line, on both sides.
 //!
 //! The sender numbers its pieces and stays within a window: what it sent, less what the receiver said it has
-//! read. Both count each piece with [`OVERHEAD_BYTES`], so that empty packets are bounded as well. The receiver
+//! read. Both count what the buffer of a piece takes, so that many small pieces are bounded as well. The receiver
 //! hands pieces out in their order, however they come (what UCX moves by rendezvous may be overtaken), and takes
 //! a piece outside the window for what it is: no peer of ours sent it.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// What a piece counts beyond its bytes.
-pub(super) const OVERHEAD_BYTES: u64 = 64;
+use super::buffer;
 
 /// What a piece counts.
-pub(super) const fn charge(bytes: usize) -> u64 {
-    bytes as u64 + OVERHEAD_BYTES
+pub(super) fn charge(bytes: usize) -> u64 {
+    buffer::taken_bytes(bytes) as u64
 }
 
 /// Why a peer's word cannot be true.
@@ -86,8 +85,8 @@ impl<P> Incoming<P> {
         piece: P,
         window_bytes: u64,
     ) -> Result<bool, Broken> {
-        // Each piece has the overhead at least, so no number lies further ahead in a line that is in order.
-        let furthest = self.expected + window_bytes / OVERHEAD_BYTES;
+        // No piece counts less than an empty one, so no number lies further ahead in a line that is in order.
+        let furthest = self.expected + window_bytes / charge(0);
         if sequence < self.expected || sequence > furthest || self.early.contains_key(&sequence) {
             return Err(Broken("sent a piece out of its order"));
         }
@@ -135,6 +134,11 @@ impl<P> Incoming<P> {
         self.read
     }
 
+    /// What came and was not handed out.
+    pub(super) fn held(&self) -> impl Iterator<Item = &P> {
+        self.arrived.iter().chain(self.early.values())
+    }
+
     /// Forgets what was not handed out; it is given to `take`.
     pub(super) fn clear(&mut self, mut take: impl FnMut(P)) {
         self.arrived.drain(..).for_each(&mut take);
@@ -151,7 +155,7 @@ mod tests {
     fn whatever_overtakes_pieces_are_read_in_order_within_the_window() {
         for seed in 0..200 {
             let mut dice = Dice::new(seed);
-            let window_bytes = 2000 + dice.below(4000);
+            let window_bytes = 9000 + dice.below(20_000);
             let (mut out, mut into) = (Outgoing::default(), Incoming::default());
             let mut under_way: Vec<(u64, usize)> = Vec::new();
             let mut words: Vec<u64> = Vec::new();
@@ -194,12 +198,12 @@ mod tests {
     #[test]
     fn what_no_peer_of_ours_sends_is_told() {
         let mut into = Incoming::default();
-        assert_eq!(into.handle(1, 10, (), 1000), Ok(false));
-        assert!(into.handle(1, 10, (), 1000).is_err(), "twice");
-        assert!(into.handle(0, 1000, (), 1000).is_err(), "too long");
-        assert!(into.handle(99, 1, (), 1000).is_err(), "too far ahead");
-        assert_eq!(into.handle(0, 10, (), 1000), Ok(true));
-        assert!(into.handle(0, 10, (), 1000).is_err(), "late");
+        assert_eq!(into.handle(1, 10, (), 2000), Ok(false));
+        assert!(into.handle(1, 10, (), 2000).is_err(), "twice");
+        assert!(into.handle(0, 1000, (), 2000).is_err(), "too long");
+        assert!(into.handle(99, 1, (), 2000).is_err(), "too far ahead");
+        assert_eq!(into.handle(0, 10, (), 2000), Ok(true));
+        assert!(into.handle(0, 10, (), 2000).is_err(), "late");
         let mut out = Outgoing::default();
         out.send(10);
         assert!(out.handle_returned(charge(10) + 1).is_err());

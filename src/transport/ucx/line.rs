@@ -117,6 +117,11 @@ impl Line {
         self.standing.filter(|(_, sent)| self.into.arrived_count() >= *sent).map(|(standing, _)| standing)
     }
 
+    /// How much memory it takes, with what came and was not received.
+    pub(super) fn taken_bytes(&self) -> usize {
+        size_of::<Line>() + self.into.held().map(|(_, buffer)| buffer.taken_bytes()).sum::<usize>()
+    }
+
     /// Notes why it is over; the first reason counts, and none does for who left and whose messages have come.
     pub(super) fn fail(&mut self, why: &str) {
         if self.state() == Peer::Alive && self.fault.is_none() {

@@ -7,7 +7,9 @@
 //!
 //! **A line** between two ranks of a communicator is a numbered row of pieces, each one active message with a
 //! header of ours (`frame`). A packet of up to [`EAGER_BYTES`] is one piece; a larger one is as many pieces as it
-//! takes, up to [`PIECE_BYTES`] each, which UCX moves by rendezvous into a buffer of the receiver. What is under
+//! takes. Over TCP each travels whole, within a segment, since every announcement costs the way there and back;
+//! where a network reads memory by itself they are longer and announced, and UCX moves them by rendezvous into a
+//! buffer of the receiver. What is under
 //! way and what is not yet read stays within a window (`flow`): a sender without credit waits, the receiver says
 //! how much it has read with whatever it sends next, or in a message of its own. So a peer that is flooded holds at
 //! most `SHOAL_NETWORK_BYTES` for each line that is used, and nothing for those that are not.
@@ -29,7 +31,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `frame`, `flow`, `line` | the header; order and credit; what is known of a line. Pure |
-//! | `buffer` | memory for messages |
+//! | `buffer`, `number` | memory for messages; maps by rank |
 //! | `worker` | UCX, as an object that cannot be used wrongly |
 //! | `net` | the network of this process, and its thread |
 //! | here | the lines of one rank, as a [`Transport`] |
@@ -39,11 +41,11 @@ mod flow;
 mod frame;
 mod line;
 mod net;
+mod number;
 #[cfg(test)]
 mod tests;
 mod worker;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,17 +53,21 @@ use buffer::Buffer;
 use frame::Kind;
 use line::NO_HEAD;
 pub use net::{Devices, Net, end_of_process};
+use number::ByNumber;
 
-use super::{Bulk, Front, Head, Peer, Standing, Transport};
+use super::{Bulk, Front, Head, Peer, Standing, Taken, Transport};
 use crate::error::{Error, Result};
 use crate::op::Address;
 use crate::system::fork;
 use crate::trace::log;
 
-/// The largest packet that is copied at once.
-pub const EAGER_BYTES: usize = 32 << 10;
-/// The longest piece of a larger one.
+/// The largest packet that is copied at once, and the longest piece that travels whole: with its headers it fits
+/// into a segment of TCP (`worker::SEGMENTS`).
+pub const EAGER_BYTES: usize = 60 << 10;
+/// The longest piece that is announced.
 pub const PIECE_BYTES: usize = 256 << 10;
+/// Pieces end at multiples of this, so that no element is cut.
+const PIECE_ALIGNMENT: usize = 64;
 /// The smallest window: it takes one piece, and credit is told before it is used up.
 pub const WINDOW_BYTES_MIN: usize = 2 * PIECE_BYTES;
 /// After how many of the ranks that follow it a rank asks although it does not wait for them.
@@ -116,6 +122,27 @@ struct Leaving {
     source: Address,
     bytes: usize,
     left_bytes: usize,
+    /// How long its pieces are.
+    piece_bytes: usize,
+}
+
+/// How long the pieces of a packet are, so that none is much shorter than the others.
+fn piece_bytes(packet_bytes: usize, longest_bytes: usize) -> usize {
+    let count = packet_bytes.div_ceil(longest_bytes).max(1);
+    let each = packet_bytes.div_ceil(count).next_multiple_of(PIECE_ALIGNMENT);
+    each.min(longest_bytes).min(packet_bytes)
+}
+
+/// Copies what a buffer has room for.
+///
+/// # Safety
+/// As many bytes are readable at `source`.
+unsafe fn fill(buffer: &mut Buffer, source: Address) {
+    let data = buffer.data_mut();
+    // SAFETY: the caller's promise; no memory of the user overlaps a buffer of ours.
+    unsafe {
+        data.as_mut_ptr().copy_from_nonoverlapping(std::ptr::with_exposed_provenance(source.0), data.len());
+    }
 }
 
 /// One rank's lines to its peers on other hosts.
@@ -126,9 +153,9 @@ pub struct UcxTransport {
     key: u128,
     is_far: Box<[bool]>,
     pulse: Box<dyn Pulse>,
-    current: HashMap<u32, Current>,
-    staged: HashMap<u32, Buffer>,
-    leaving: HashMap<u32, Leaving>,
+    current: ByNumber<u32, Current>,
+    staged: ByNumber<u32, Buffer>,
+    leaving: ByNumber<u32, Leaving>,
     stood: Option<Standing>,
     generation: u32,
     has_left: bool,
@@ -156,9 +183,9 @@ impl UcxTransport {
             key,
             is_far: cards.iter().map(Option::is_some).collect(),
             pulse,
-            current: HashMap::new(),
-            staged: HashMap::new(),
-            leaving: HashMap::new(),
+            current: ByNumber::default(),
+            staged: ByNumber::default(),
+            leaving: ByNumber::default(),
             stood: None,
             generation: fork::generation(),
             has_left: false,
@@ -182,6 +209,27 @@ impl UcxTransport {
     #[must_use]
     pub fn net(&self) -> Arc<Net> {
         Arc::clone(&self.net)
+    }
+
+    /// How much memory the lines take, with what lies in them. What waits for the next messages belongs to the
+    /// process: each rank counts it all. What UCX takes for itself is not known.
+    #[must_use]
+    pub fn taken(&mut self) -> Taken {
+        let pieces = self.current.values().filter_map(|current| current.piece.as_ref());
+        let own: usize = pieces.chain(self.staged.values()).map(Buffer::taken_bytes).sum();
+        if self.has_left {
+            return Taken::default();
+        }
+        let mut inner = self.net.lock();
+        Taken {
+            lasting_bytes: (own + inner.taken_bytes(self.slot)) as u64,
+            spare_bytes: inner.kept_bytes() as u64,
+        }
+    }
+
+    /// Gives back what waits for the next messages.
+    pub fn rest(&mut self) {
+        self.net.lock().give_back();
     }
 
     /// Whether this rank asks after `peer` although it does not wait for it. Each looks after those that follow it,
@@ -266,7 +314,7 @@ impl UcxTransport {
         let mut inner = self.net.lock();
         let mut has_moved = false;
         while leaving.left_bytes < leaving.bytes {
-            let bytes = (leaving.bytes - leaving.left_bytes).min(PIECE_BYTES);
+            let bytes = (leaving.bytes - leaving.left_bytes).min(leaving.piece_bytes);
             let member = inner.member(self.slot);
             let window_bytes = member.window_bytes;
             let line = member.line(peer);
@@ -288,12 +336,9 @@ impl UcxTransport {
             }
             let sequence = line.out.send(bytes);
             let mut buffer = inner.buffer(bytes);
-            let source = leaving.source.add(leaving.left_bytes).0;
             // SAFETY: `begin_bulk`'s caller promised the source until the packet is done, and the piece lies within
-            // it. No memory of the user overlaps a buffer of ours.
-            let piece =
-                unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance::<u8>(source), bytes) };
-            buffer.data_mut().copy_from_slice(piece);
+            // it.
+            unsafe { fill(&mut buffer, leaving.source.add(leaving.left_bytes)) };
             inner.send(self.slot, peer, (Kind::Piece, sequence), NO_HEAD, 0, buffer);
             leaving.left_bytes += bytes;
             has_moved = true;
@@ -372,16 +417,20 @@ impl Transport for UcxTransport {
         let mut inner = self.net.lock();
         let member = inner.member(self.slot);
         let window_bytes = member.window_bytes;
-        // The announcement is an empty piece in front.
-        if !member.line(peer).out.has_room(0, window_bytes) {
+        // The first piece announces the others.
+        let piece_bytes = piece_bytes(bytes, self.net.piece_bytes());
+        if !member.line(peer).out.has_room(piece_bytes, window_bytes) {
+            member.line(peer).is_awaited = true;
             self.net.progress(&mut inner);
             return false;
         }
-        let sequence = member.line(peer).out.send(0);
-        let buffer = inner.buffer(0);
+        let sequence = member.line(peer).out.send(piece_bytes);
+        let mut buffer = inner.buffer(piece_bytes);
+        // SAFETY: the caller promised the source, of which this is the first part.
+        unsafe { fill(&mut buffer, source) };
         inner.send(self.slot, peer, (Kind::Packet, sequence), head, bytes as u64, buffer);
         drop(inner);
-        self.leaving.insert(peer, Leaving { source, bytes, left_bytes: 0 });
+        self.leaving.insert(peer, Leaving { source, bytes, left_bytes: piece_bytes, piece_bytes });
         true
     }
 

@@ -13,7 +13,9 @@ use ucx_sys::{Library, USUAL_NAMES};
 use super::buffer::Buffer;
 use super::frame::{Header, Kind};
 use super::line::{Line, NO_HEAD, how_to};
-use super::worker::{Worker, version};
+use super::number::ByNumber;
+use super::worker::{SEGMENTS, Worker, version};
+use super::{EAGER_BYTES, PIECE_BYTES};
 use crate::error::{Error, Result};
 use crate::system::{clock, fork, random, room, socket, thread};
 use crate::trace::log;
@@ -46,6 +48,16 @@ pub enum Devices {
     Named(String),
     /// These, if it knows them.
     Chosen(String),
+}
+
+impl Devices {
+    /// Whether one of them reads and writes memory by itself: a port of a fabric, as UCX names it.
+    fn reach_memory(&self) -> bool {
+        match self {
+            Devices::All => false,
+            Devices::Named(names) | Devices::Chosen(names) => names.contains(':'),
+        }
+    }
 }
 
 /// A process that ranks of ours talk to.
@@ -97,7 +109,7 @@ pub(super) struct Inner {
     remotes: Vec<Remote>,
     by_id: HashMap<[u8; 16], u32>,
     members: Vec<Option<Member>>,
-    by_place: HashMap<(u128, u32), usize>,
+    by_place: ByNumber<(u128, u32), usize>,
     departed: VecDeque<Departed>,
     refused_count: u64,
     /// Rounds of progress.
@@ -109,6 +121,8 @@ pub struct Net {
     inner: Mutex<Inner>,
     id: [u8; 16],
     address: Vec<u8>,
+    /// How long the pieces of a packet may be.
+    piece_bytes: usize,
     /// When a caller last made progress.
     called_ns: AtomicU64,
     is_over: AtomicBool,
@@ -150,11 +164,17 @@ fn library(place: &str, log_level: &str) -> Result<&'static Library> {
 }
 
 impl Net {
-    /// The network of this process, begun at the first call.
+    /// The network of this process, begun at the first call. `is_told`: whether somebody else said what a variable of
+    /// UCX should be.
     ///
     /// # Errors
     /// UCX is missing, or what it refused.
-    pub fn get(library_place: &str, log_level: &str, devices: &Devices) -> Result<Arc<Net>> {
+    pub fn get(
+        library_place: &str,
+        log_level: &str,
+        devices: &Devices,
+        is_told: impl Fn(&str) -> bool,
+    ) -> Result<Arc<Net>> {
         static BEGINNING: Mutex<()> = Mutex::new(());
         if let Some(net) = place().get() {
             return Ok(Arc::clone(net));
@@ -165,12 +185,20 @@ impl Net {
         }
         let library = library(library_place, log_level)?;
         room::check_for_network()?;
+        let announces = devices.reach_memory();
+        let is_settled = announces || SEGMENTS.iter().any(|(name, _)| is_told(&format!("UCX_{name}")));
+        let segments = if is_settled { &[][..] } else { &SEGMENTS };
+        let start = |names: Option<&str>| {
+            let named = names.map(|names| ("NET_DEVICES", names));
+            let settings: Vec<_> = named.into_iter().chain(segments.iter().copied()).collect();
+            Net::start(library, &settings, announces)
+        };
         let net = match devices {
-            Devices::All => Net::start(library, &[]),
-            Devices::Named(names) => Net::start(library, &[("NET_DEVICES", names)]),
-            Devices::Chosen(names) => Net::start(library, &[("NET_DEVICES", names)]).or_else(|error| {
+            Devices::All => start(None),
+            Devices::Named(names) => start(Some(names)),
+            Devices::Chosen(names) => start(Some(names)).or_else(|error| {
                 log::info(format_args!("{error}; so UCX may use all devices"));
-                Net::start(library, &[])
+                start(None)
             }),
         }?;
         let (version, path) = (version(library), library.path.display());
@@ -178,9 +206,13 @@ impl Net {
         Ok(Arc::clone(place().get_or_init(|| net)))
     }
 
-    /// A network with a thread that looks after it while no caller does.
-    pub(super) fn start(library: &'static Library, settings: &[(&str, &str)]) -> Result<Arc<Net>> {
-        let worker = Worker::new(library, settings)?;
+    /// A network with a thread that looks after it while no caller does. `announces`: long pieces are announced.
+    pub(super) fn start(
+        library: &'static Library,
+        settings: &[(&str, &str)],
+        announces: bool,
+    ) -> Result<Arc<Net>> {
+        let worker = Worker::new(library, settings, announces)?;
         let address = worker.address()?;
         let descriptor = worker.event_descriptor()?;
         let net = Arc::new(Net {
@@ -189,13 +221,14 @@ impl Net {
                 remotes: Vec::new(),
                 by_id: HashMap::new(),
                 members: Vec::new(),
-                by_place: HashMap::new(),
+                by_place: ByNumber::default(),
                 departed: VecDeque::new(),
                 refused_count: 0,
                 rounds: 0,
             }),
             id: random::wide().to_le_bytes(),
             address,
+            piece_bytes: if announces { PIECE_BYTES } else { EAGER_BYTES },
             called_ns: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
             is_handed_over: Mutex::new(false),
@@ -224,6 +257,11 @@ impl Net {
     #[must_use]
     pub fn card(&self) -> Vec<u8> {
         [self.id.as_slice(), &self.address].concat()
+    }
+
+    /// How long the pieces of a packet may be.
+    pub(super) const fn piece_bytes(&self) -> usize {
+        self.piece_bytes
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -557,6 +595,30 @@ impl Inner {
         member.lines.iter().flatten().all(|line| {
             line.has_arrived || line.out.sequence == 0 || line.fault.is_some() || line.state() != Peer::Alive
         })
+    }
+
+    /// How much memory the rank at `slot` takes: its lines, what came over them and what leaves.
+    pub(super) fn taken_bytes(&self, slot: usize) -> usize {
+        let Some(member) = self.members[slot].as_ref() else { return 0 };
+        let lines: usize = member.lines.iter().flatten().map(|line| line.taken_bytes()).sum();
+        let places = member.lines.len() * (size_of::<Option<Box<Line>>>() + size_of::<u32>());
+        places + lines + self.worker.under_way_bytes(member.key, member.rank)
+    }
+
+    /// Whether messages of ours wait to be sent.
+    #[cfg(test)]
+    pub(super) fn is_sending(&self) -> bool {
+        self.worker.is_sending()
+    }
+
+    /// How much memory waits for the next messages, whoever's they are.
+    pub(super) fn kept_bytes(&mut self) -> usize {
+        self.worker.kept_bytes()
+    }
+
+    /// Gives back what waits for the next messages.
+    pub(super) fn give_back(&mut self) {
+        self.worker.give_back();
     }
 
     /// Takes the rank out; how it left is remembered for a while.

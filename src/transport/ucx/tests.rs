@@ -5,7 +5,8 @@ use std::sync::Arc;
 use ucx_sys::{Library, USUAL_NAMES};
 
 use super::net::Net;
-use super::{EAGER_BYTES, Place, Pulse, UcxTransport, Vital, WINDOW_BYTES_MIN};
+use super::worker::SEGMENTS;
+use super::{EAGER_BYTES, PIECE_BYTES, Place, Pulse, UcxTransport, Vital, WINDOW_BYTES_MIN, piece_bytes};
 use crate::system::random;
 use crate::transport::conformance_tests::{ordinary, run, run_threads, scripts};
 use crate::transport::{Head, Peer, Transport};
@@ -22,7 +23,14 @@ impl Pulse for Calm {
 fn net(transports: &str) -> Arc<Net> {
     static LIBRARY: std::sync::OnceLock<Library> = std::sync::OnceLock::new();
     let library = LIBRARY.get_or_init(|| Library::load(USUAL_NAMES).expect("UCX is installed for the tests"));
-    Net::start(library, &[("TLS", transports)]).expect("a network")
+    let transports = ("TLS", transports);
+    let [one, two] = SEGMENTS;
+    // Shared memory stands for a network that reads memory by itself.
+    let net = match transports.1 {
+        NEAR => Net::start(library, &[transports], true),
+        _ => Net::start(library, &[transports, one, two], false),
+    };
+    net.expect("a network")
 }
 
 /// `ranks` ranks, each with a network of its own.
@@ -84,6 +92,17 @@ fn send(end: &mut UcxTransport, peer: u32, byte: u8, bytes: usize) -> bool {
 }
 
 #[test]
+fn pieces_of_a_packet_are_alike_and_cut_no_element() {
+    for longest in [EAGER_BYTES, PIECE_BYTES] {
+        for packet in [0, 1, 8, EAGER_BYTES + 8, 65536, 100_008, 4 << 20, (4 << 20) + 8, 123_456_789] {
+            let each = piece_bytes(packet, longest);
+            assert!(each <= longest.min(packet) && (packet <= each || each.is_multiple_of(64)), "{packet}");
+            assert!(packet.div_ceil(each.max(1)) <= packet.div_ceil(longest), "{packet}: more than it takes");
+        }
+    }
+}
+
+#[test]
 fn a_flooded_line_is_bounded_and_others_work() {
     let mut ends = ends(TCP, 3, WINDOW_BYTES_MIN);
     let mut sent = 0;
@@ -100,11 +119,40 @@ fn a_flooded_line_is_bounded_and_others_work() {
     assert!(!send(&mut ends[0], 1, 1, EAGER_BYTES));
     until(&mut ends, |ends| ends[1].front(0).unwrap().is_some());
     ends[1].finish(0);
-    for _ in 0..8 {
+    for _ in 0..4 {
         until(&mut ends, |ends| ends[1].front(0).unwrap().is_some());
         ends[1].finish(0);
     }
     until(&mut ends, |ends| send(&mut ends[0], 1, 1, EAGER_BYTES));
+}
+
+#[test]
+fn what_lies_on_a_line_is_counted() {
+    let mut ends = ends(NEAR, 2, WINDOW_BYTES_MIN);
+    const EACH: u64 = EAGER_BYTES as u64;
+    let empty = ends.iter_mut().map(|end| end.taken()).collect::<Vec<_>>();
+    assert!(empty[1].lasting_bytes < 1000 && empty[1].spare_bytes == 0);
+    let bounds = 4 * EACH..5 * EACH;
+    {
+        // Nobody fetches what is announced, so it waits at the sender.
+        let net = Arc::clone(&ends[1].net);
+        let _still = net.lock();
+        (0..4).for_each(|_| assert!(send(&mut ends[0], 1, 1, EAGER_BYTES)));
+        assert!(bounds.contains(&ends[0].taken().lasting_bytes));
+    }
+    // It comes, and waits at the receiver; what carried it waits for the next message.
+    until(&mut ends, |ends| ends[1].taken().lasting_bytes >= 4 * EACH && !ends[0].net.lock().is_sending());
+    assert!(bounds.contains(&ends[1].taken().lasting_bytes));
+    assert!(ends[0].taken().lasting_bytes < EACH && bounds.contains(&ends[0].taken().spare_bytes));
+    for left in (0..4).rev() {
+        assert!(ends[1].front(0).unwrap().is_some());
+        // What was begun counts as well.
+        assert!(ends[1].taken().lasting_bytes >= (left + 1) * EACH);
+        ends[1].finish(0);
+        assert!(ends[1].taken().lasting_bytes < (left + 1) * EACH && ends[1].taken().spare_bytes >= EACH);
+    }
+    ends[1].rest();
+    assert_eq!(ends[1].taken().spare_bytes, 0);
 }
 
 #[test]

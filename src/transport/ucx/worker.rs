@@ -23,8 +23,11 @@ use crate::error::{Error, Result};
 
 /// The number of our messages among the active messages of a worker.
 const OUR_NUMBER: u32 = 83;
-/// Messages of more bytes are announced, so that they arrive in the receiver's buffer without a copy.
-const EAGER_BYTES: usize = 16 << 10;
+/// Where pieces are announced, those of more bytes are, so that they arrive in the receiver's buffer without a copy.
+const ANNOUNCED_ABOVE_BYTES: usize = 16 << 10;
+/// How long a segment of TCP is, alike on all ranks: in UCX's own of 8 KiB a piece would be many, each with its calls
+/// of the system.
+pub(super) const SEGMENTS: [(&str, &str); 2] = [("TCP_TX_SEG_SIZE", "64k"), ("TCP_RX_SEG_SIZE", "64k")];
 /// How often UCX is asked in one go while it does something.
 const ROUNDS: u32 = 16;
 /// How long the end of a worker waits for its endpoints to close.
@@ -83,11 +86,25 @@ pub(super) struct Worker {
     sending: Vec<Sending>,
     receiving: Vec<Receiving>,
     closing: Vec<Closing>,
+    /// Longer messages are announced.
+    eager_bytes: usize,
 }
 
 // SAFETY: the pointers lead to memory that only this object and UCX's worker use, and the worker is made for
 // calls by any one thread at a time.
 unsafe impl Send for Worker {}
+
+/// What UCX shows, which may be nothing.
+///
+/// # Safety
+/// As many bytes are readable there as long as the result is used.
+unsafe fn readable<'a>(place: *const u8, bytes: usize) -> &'a [u8] {
+    match bytes {
+        0 => &[],
+        // SAFETY: this function's contract.
+        _ => unsafe { std::slice::from_raw_parts(place, bytes) },
+    }
+}
 
 unsafe extern "C" fn take(
     argument: *mut c_void,
@@ -100,25 +117,29 @@ unsafe extern "C" fn take(
     // SAFETY: `argument` is the inbox that was registered with this function. It lives as long as the worker, and
     // nobody else uses it while the worker is called.
     let inbox = unsafe { &mut *argument.cast::<Inbox>() };
-    let header = match header_bytes {
-        0 => &[],
-        // SAFETY: UCX gives `header_bytes` bytes, readable during the call.
-        _ => unsafe { std::slice::from_raw_parts(header.cast::<u8>(), header_bytes) },
-    };
-    let Some(header) = Header::decode(header).filter(|_| bytes <= super::PIECE_BYTES) else {
-        inbox.refused_count += 1;
-        return bits::OK;
-    };
     // SAFETY: UCX gives a valid structure.
     if unsafe { (*params).attributes } & bits::AM_RECV_ATTR_FLAG_RNDV != 0 {
+        // SAFETY: UCX gives `header_bytes` bytes, readable during the call.
+        let header = unsafe { readable(header.cast(), header_bytes) };
+        let Some(header) = Header::decode(header).filter(|_| bytes <= super::PIECE_BYTES) else {
+            inbox.refused_count += 1;
+            return bits::OK;
+        };
         inbox.announced.push((header, data, bytes));
         return bits::INPROGRESS;
     }
-    let mut buffer = inbox.pool.take(bytes);
-    if bytes > 0 {
-        // SAFETY: UCX gives `bytes` bytes, readable during the call.
-        buffer.data_mut().copy_from_slice(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), bytes) });
-    }
+    // SAFETY: UCX gives `bytes` bytes, readable during the call.
+    let whole = unsafe { readable(data.cast(), bytes) };
+    let split = whole.split_at_checked(Header::BYTES);
+    let known = split.and_then(|(header, rest)| Some((Header::decode(header)?, rest)));
+    let Some((header, rest)) =
+        known.filter(|(_, rest)| rest.len() <= super::PIECE_BYTES && header_bytes == 0)
+    else {
+        inbox.refused_count += 1;
+        return bits::OK;
+    };
+    let mut buffer = inbox.pool.take(rest.len());
+    buffer.data_mut().copy_from_slice(rest);
     inbox.messages.push_back((header, buffer));
     bits::OK
 }
@@ -177,8 +198,13 @@ fn make_context(library: &Library, settings: &[(&str, &str)]) -> Result<Context>
 }
 
 impl Worker {
-    /// A worker. `settings` are values of UCX's configuration, by their names without the prefix.
-    pub(super) fn new(library: &'static Library, settings: &[(&str, &str)]) -> Result<Worker> {
+    /// A worker. `settings` are values of UCX's configuration, by their names without the prefix; `announces`: long
+    /// messages are announced, and fetched by the receiver.
+    pub(super) fn new(
+        library: &'static Library,
+        settings: &[(&str, &str)],
+        announces: bool,
+    ) -> Result<Worker> {
         let f = &library.functions;
         let context = make_context(library, settings)?;
         let mut worker = null_mut();
@@ -206,6 +232,7 @@ impl Worker {
             sending: Vec::new(),
             receiving: Vec::new(),
             closing: Vec::new(),
+            eager_bytes: if announces { ANNOUNCED_ABOVE_BYTES } else { super::PIECE_BYTES },
         };
         let params = AmHandlerParams {
             mask: bits::AM_HANDLER_PARAM_FIELD_ID
@@ -325,19 +352,24 @@ impl Worker {
             self.recycle(buffer);
             return Err("it is not connected".into());
         };
-        let flag =
-            if buffer.bytes() > EAGER_BYTES { bits::AM_SEND_FLAG_RNDV } else { bits::AM_SEND_FLAG_EAGER };
-        let params = RequestParams { mask: bits::OP_ATTR_FIELD_FLAGS, flags: flag, ..no_request_params() };
+        // What is announced shows its header at once. Else the header is the start of the data, since UCX sends one
+        // range faster than two.
+        let (flags, header, data) = if buffer.bytes() > self.eager_bytes {
+            (bits::AM_SEND_FLAG_RNDV, buffer.header(), buffer.data())
+        } else {
+            (bits::AM_SEND_FLAG_EAGER, &[][..], buffer.whole())
+        };
+        let params = RequestParams { mask: bits::OP_ATTR_FIELD_FLAGS, flags, ..no_request_params() };
         // SAFETY: the endpoint is open. Header and data lie in the buffer's own allocation, which does not move and
         // is kept until the request has ended.
         let pointer = unsafe {
             (self.library.functions.am_send)(
                 connected.endpoint,
                 OUR_NUMBER,
-                buffer.header().as_ptr().cast(),
-                buffer.header().len(),
-                buffer.data().as_ptr().cast(),
-                buffer.bytes(),
+                header.as_ptr().cast(),
+                header.len(),
+                data.as_ptr().cast(),
+                data.len(),
                 &raw const params,
             )
         };
@@ -361,12 +393,21 @@ impl Worker {
                 break;
             }
             has_moved = true;
+            // What came is looked at first: the next look is a call of the system.
+            if self.is_calm() {
+                break;
+            }
         }
         if has_moved {
             self.take_announced();
             self.look_after_requests();
         }
         has_moved
+    }
+
+    /// Whether something came, and nothing of ours is under way.
+    fn is_calm(&mut self) -> bool {
+        self.sending.is_empty() && self.receiving.is_empty() && !self.inbox().messages.is_empty()
     }
 
     /// Fetches what was announced.
@@ -496,6 +537,26 @@ impl Worker {
     /// Whether messages of ours wait to be sent.
     pub(super) fn is_sending(&self) -> bool {
         !self.sending.is_empty()
+    }
+
+    /// How much memory the messages take that `rank` of the communicator `key` sends, or that are being fetched for it.
+    pub(super) fn under_way_bytes(&self, key: u128, rank: u32) -> usize {
+        let sent = self.sending.iter().map(|sending| &sending.buffer).filter(|buffer| {
+            let header = Header::decode(buffer.header());
+            header.is_some_and(|header| (header.key, header.source) == (key, rank))
+        });
+        let fetched = self.receiving.iter().filter(|one| (one.header.key, one.header.target) == (key, rank));
+        sent.chain(fetched.map(|one| &one.buffer)).map(Buffer::taken_bytes).sum()
+    }
+
+    /// How much memory waits for the next messages.
+    pub(super) fn kept_bytes(&mut self) -> usize {
+        self.inbox().pool.kept_bytes()
+    }
+
+    /// Gives back what waits for the next messages.
+    pub(super) fn give_back(&mut self) {
+        self.inbox().pool.clear();
     }
 
     /// How many endpoints are open.

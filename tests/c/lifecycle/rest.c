@@ -1,4 +1,6 @@
 /* Suspend, Resume, and what they say of memory, against what the system says. */
+#include <malloc.h>
+
 #include "crew.h"
 
 enum { COUNT = 300000, RANKS = 3 };
@@ -98,10 +100,68 @@ static void restless(Seat seat) {
   GOOD(ncclCommDestroy(comm));
 }
 
+/* What this process has allocated. */
+static uint64_t allocated(void) {
+  struct mallinfo2 known = mallinfo2();
+  return known.uordblks + known.hblkhd;
+}
+
+/* What a peer on another host sends lies here until it is received, and then waits for the next message. */
+static void far(Seat seat) {
+  enum { EACH = 60000, MESSAGES = 60 };
+  static char from[EACH], into[EACH];
+  ncclComm_t comm = sit(seat);
+  CHECK(seat.ranks == 2);
+  for (int round = 0; round < 2; round++) {
+    int word = round * 3;
+    int32_t number;
+    GOOD(sum_once(comm, seat.rank, seat.ranks, 1, &number));
+    uint64_t before = allocated(), lasting = said(comm, ncclStatGpuMemPersist);
+    uint64_t spare = said(comm, ncclStatGpuMemSuspend);
+    together(word, seat.ranks);
+    if (seat.rank == 0) {
+      for (int message = 0; message < MESSAGES; message++) {
+        memset(from, message, EACH);
+        GOOD(ncclSend(from, EACH, ncclChar, 1, comm, NULL));
+      }
+      board_add(board, word + 1);
+    } else {
+      board_wait(board, word + 1, 1);
+      double begin_ms = now_ms();
+      while (said(comm, ncclStatGpuMemPersist) - lasting < MESSAGES * EACH) {
+        CHECK(now_ms() - begin_ms < 20000);
+        sleep_ms(1);
+      }
+      sleep_ms(20);
+      uint64_t held = said(comm, ncclStatGpuMemPersist) - lasting;
+      uint64_t more = held + said(comm, ncclStatGpuMemSuspend) - spare, real = allocated() - before;
+      printf("held %lu of %d, so %lu more, measured %lu\n", held, MESSAGES * EACH, more, real);
+      CHECK(held < MESSAGES * EACH * 5 / 4 && more + more / 8 > real && real + real / 8 > more);
+      for (int message = 0; message < MESSAGES; message++) {
+        GOOD(ncclRecv(into, EACH, ncclChar, 0, comm, NULL));
+        CHECK(into[0] == (char)message && into[EACH - 1] == (char)message);
+      }
+      CHECK(said(comm, ncclStatGpuMemPersist) < lasting + EACH);
+      uint64_t kept = said(comm, ncclStatGpuMemSuspend), full = allocated();
+      CHECK(kept >= MESSAGES * EACH);
+      GOOD(ncclCommSuspend(comm, NCCL_SUSPEND_MEM));
+      CHECK(said(comm, ncclStatGpuMemSuspend) < EACH && allocated() < full - MESSAGES * EACH);
+      GOOD(ncclCommResume(comm));
+    }
+    together(word + 2, seat.ranks);
+  }
+  GOOD(ncclCommDestroy(comm));
+}
+
+static void run_far(void) {
+  board = board_make();
+  crew_run(2, far);
+}
+
 static void run_restless(void) { crew_run(RANKS, restless); }
 
 int main(int count, char** arguments) {
-  static const Case cases[] = {{"measured", run_measured}, {"restless", run_restless}, {NULL, NULL}};
+  static const Case cases[] = {{"measured", run_measured}, {"restless", run_restless}, {"far", run_far}, {NULL, NULL}};
   crew_unused();
   return crew_main(count, arguments, cases);
 }
