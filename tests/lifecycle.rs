@@ -49,6 +49,14 @@ fn every_path_of_large_messages_gets_every_collective_right() {
 }
 
 #[test]
+#[ignore = "takes 9 GiB of memory"]
+fn more_than_four_gigabytes_are_counted_right() {
+    let all = [("huge", "messages"), ("huge", "broadcast"), ("huge", "allreduce")];
+    cases(&all);
+    cases_with(&all, &[("SHOAL_CMA", "0")]);
+}
+
+#[test]
 fn who_opens_the_library_may_close_it() {
     let library = workshop().join("libnccl.so.2");
     cases(&[("opened", library.to_str().expect("a name"))]);
