@@ -37,13 +37,12 @@ fn what_is_exported_is_read_back() {
     let _ = std::fs::remove_dir_all(&folder);
     let at = |name: &str| folder.join(name).to_str().expect("words").to_owned();
     let (traces, library) = (at("traces"), built::library().to_string_lossy().into_owned());
-    let measured =
-        "--ranks 2 --op neox,reduce,allgather --sizes 16K -n 10 -w 1 --batches 1 --tensor 2 --in-place 0";
+    let measured = "--ranks 2 --op neox,reduce,allgather --sizes 16K -n 10 -w 1 --batches 1 --seconds 0.02 --tensor 2 --in-place 0";
     let bench: Vec<&str> = ["bench", "--library", &library].into_iter().chain(measured.split(' ')).collect();
     shoal(&bench, &[("SHOAL_TRACE", &traces)]);
     let expected = volumes(&traces);
     let calls = |name: &str| expected[name]["calls"].as_u64().expect("it was called");
-    assert!(calls("Send") > 50 && calls("Reduce") > 10 && calls("AllGather") > 10, "{expected:#}");
+    assert!(calls("Send") > 10 && calls("Reduce") > 4 && calls("AllGather") > 4, "{expected:#}");
 
     let param = at("param");
     shoal(&["report", "--format", "param", "--output", &param, &traces], &[]);

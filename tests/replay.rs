@@ -73,6 +73,8 @@ fn a_recorded_job_is_played_again_byte_by_byte() {
         "2",
         "--in-place",
         "0",
+        "--seconds",
+        "0.02",
     ];
     let (said, complaint, code) = shoal(&measured, &[("SHOAL_TRACE", path)]);
     assert_eq!(code, Some(0), "{said}{complaint}");
@@ -80,7 +82,7 @@ fn a_recorded_job_is_played_again_byte_by_byte() {
     assert_eq!((found["wrong"].as_u64(), found["ranks"].as_u64()), (Some(0), Some(2)), "{found:#}");
     for operation in ["AllReduce", "Reduce", "Send", "Recv"] {
         let expected = reported(&folder, operation);
-        assert!(expected[0] > 20, "{operation}: {expected:?}");
+        assert!(expected[0] > 4, "{operation}: {expected:?}");
         assert_eq!(volume(&found, operation), expected, "{operation}");
     }
     let classes: Vec<&str> = found["classes"]

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError, Weak};
 use std::time::{Duration, SystemTime};
 
 use crate::config::Config;
@@ -32,12 +32,27 @@ struct Told {
 
 static TOLD: Mutex<Told> = Mutex::new(Told { writer: None, all: Vec::new() });
 
+/// Whoever holds the lock holds it shortly; but in a child of a fork perhaps for ever.
+fn told() -> Option<MutexGuard<'static, Told>> {
+    for _ in 0..1000 {
+        match TOLD.try_lock() {
+            Ok(told) => return Some(told),
+            Err(TryLockError::Poisoned(told)) => return Some(told.into_inner()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(100)),
+        }
+    }
+    None
+}
+
 /// From now on the counters of this one are told as well, if that is wanted.
 pub(super) fn tell(label: Label, endpoint: &Arc<Endpoint>, config: &Config) {
     if config.metrics.is_empty() {
         return;
     }
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(mut told) = told() else {
+        log::warn(format_args!("no counters are written: this process was forked while they were"));
+        return;
+    };
     let generation = fork::generation();
     if told.writer.as_ref().is_none_or(|(since, _)| *since != generation) {
         let path = Path::new(&config.metrics).join(format!("shoal-{}.prom", std::process::id()));
@@ -53,10 +68,8 @@ pub(super) fn tell(label: Label, endpoint: &Arc<Endpoint>, config: &Config) {
 
 /// The process ends: what is over is not told any more.
 pub(super) fn end() {
-    // Another thread may hold the lock for ever now.
-    if let Ok(told) = TOLD.try_lock()
-        && let Some((generation, path)) = &told.writer
-        && *generation == fork::generation()
+    if let Some((generation, path)) = told().and_then(|mut told| told.writer.take())
+        && generation == fork::generation()
     {
         let _ = std::fs::remove_file(path);
     }
@@ -66,7 +79,7 @@ fn write_on(path: &Path, pause: Duration) {
     let mut has_warned = false;
     loop {
         let live: Vec<_> = {
-            let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(mut told) = told() else { return };
             told.all.retain(|(_, endpoint)| endpoint.strong_count() > 0);
             told.all
                 .iter()
@@ -81,7 +94,14 @@ fn write_on(path: &Path, pause: Duration) {
         let text = text(&counted, since_1970.as_secs());
         // Readers see the whole or the one before.
         let part = path.with_extension("part");
-        let written = std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, path));
+        let mut written = std::fs::write(&part, text);
+        let told = told();
+        if told.as_ref().is_none_or(|told| told.writer.is_none()) {
+            let _ = std::fs::remove_file(part);
+            return;
+        }
+        written = written.and_then(|()| std::fs::rename(&part, path));
+        drop(told);
         if let Err(error) = written
             && !has_warned
         {

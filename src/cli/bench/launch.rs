@@ -122,8 +122,9 @@ pub(crate) fn processes(
         }
         watch.look()?;
     }
-    if let Some(reports) = &reports {
-        reports.try_iter().for_each(report);
+    // What rank 0 said last may still be on its way; its end has closed the pipe.
+    while let Some(one) = reports.as_ref().and_then(|reports| reports.recv_timeout(GRACE).ok()) {
+        report(one);
     }
     match board.failed() {
         None => Ok(()),

@@ -27,7 +27,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::bench::{Report, export, launch, library_path, options};
+use super::bench::launch::{self, Start};
+use super::bench::{Report, export, library_path, options};
 use super::board::{Board, RANKS_MAX, Seat};
 use super::library::Library;
 use super::{Failure, machine};
@@ -136,6 +137,11 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
     if let (Some(rank), Some(board)) = (options.child, &options.board) {
         return child(options, &script, rank, board);
     }
+    if let Some(by) = super::bench::launched_by() {
+        return Err(Failure(format!(
+            "this process was started by {by}, but shoal replay starts its ranks itself; run it once"
+        )));
+    }
     if script.players > RANKS_MAX {
         let players = script.players;
         return Err(Failure(format!("{players} ranks, and at most {RANKS_MAX} can play; say --ranks")));
@@ -243,7 +249,7 @@ fn start(
         }
     }
     let patience = Duration::from_secs(options.timeout);
-    let start = |_| launch::Start { environment: environment.clone(), ..Default::default() };
+    let start = |_| Start { environment: environment.clone(), ..Start::default() };
     launch::processes(&board, script.players, &arguments, &start, patience, report)
 }
 

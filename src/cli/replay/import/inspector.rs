@@ -5,7 +5,8 @@
 //!  "coll_perf":{"coll":"AllReduce","coll_sn":1,"coll_msg_size_bytes":64,"coll_exec_time_us":12}}
 //! ```
 //! Sizes are what one rank's count makes. The form does not say element types, operators, roots and groups, nor when
-//! calls began (but where it was verbose), nor in which order collectives and messages of one dump came.
+//! calls began (but where it was verbose), nor in which order collectives and messages of one dump came. What is smaller
+//! than the Inspector was told to keep (8 KiB by default) is missing, and what it dropped is an error here.
 
 use serde::Deserialize;
 
@@ -20,6 +21,16 @@ struct Record {
     metadata: Option<Metadata>,
     coll_perf: Option<Collective>,
     p2p_perf: Option<Message>,
+    dump_stats: Option<Dropped>,
+}
+
+/// What had no room.
+#[derive(Deserialize)]
+struct Dropped {
+    #[serde(default)]
+    coll_dropped_total: u64,
+    #[serde(default)]
+    p2p_dropped_total: u64,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +118,7 @@ pub(super) fn read(text: &str) -> Result<Import, String> {
         "the Inspector says neither types, operators nor roots: what is reduced is played as a sum of floats, where \
          the bytes are whole ones, and rank 0 is the root"
             .to_owned(),
+        "the Inspector leaves out what is smaller than NCCL_INSPECTOR_DUMP_MIN_SIZE_BYTES, 8192 by default".to_owned(),
         c10d::MERGED.to_owned(),
     ];
     if !has_times {
@@ -117,6 +129,14 @@ pub(super) fn read(text: &str) -> Result<Import, String> {
 
 /// What was called, when, and how long it took.
 fn call(record: &Record) -> Result<Option<(Operation, Option<u64>, u64)>, String> {
+    if let Some(Dropped { coll_dropped_total: one, p2p_dropped_total: other }) = record.dump_stats
+        && (one > 0 || other > 0)
+    {
+        return Err(format!(
+            "the Inspector dropped {one} collectives and {other} messages; record again with larger rings \
+             (NCCL_INSPECTOR_DUMP_COLL_RING_SIZE, NCCL_INSPECTOR_DUMP_P2P_RING_SIZE)"
+        ));
+    }
     if let Some(one) = &record.coll_perf {
         let known = Kind::ALL
             .into_iter()
@@ -184,6 +204,10 @@ mod tests {
         for (text, words) in [
             (String::new(), "no call is in it"),
             (sum(1, 4) + "{}\n", "line 2: no record of the Inspector"),
+            (
+                sum(1, 4) + &line("\"dump_stats\":{\"coll_dropped_total\":3,\"p2p_dropped_total\":0}"),
+                "line 2: the Inspector dropped 3 collectives",
+            ),
             (sum(1, 4).replace("AllReduce", "Dance"), "line 1: the collective \"Dance\""),
             (line(SEND).replace("\"p2p_peer\":0", "\"p2p_peer\":9"), "line 1: Send with rank 9 of 2"),
             (line(SEND).replace("\"rank\":1", "\"rank\":2"), "line 1: rank 2 of 2"),
