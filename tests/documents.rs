@@ -85,6 +85,14 @@ fn the_readmes_figures_are_those_of_the_record_that_it_names() {
 }
 
 #[test]
+fn the_figures_between_hosts_are_those_of_the_record_that_the_page_names() {
+    let page = read("docs/network.md");
+    let record = records(&page).next().expect("the page names its record");
+    let expected = shoal::cli::plot::hosts::of(&read(record), "near").expect("the record holds the figures");
+    assert_eq!(marked(&page, "measured").trim(), expected.trim(), "shoal plot {record} --table");
+}
+
+#[test]
 fn every_picture_of_the_readme_is_there_and_names_its_record() {
     let readme = read("README.md");
     for picture in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

@@ -173,6 +173,28 @@ fn many_ranks_on_many_hosts_come_together() {
 }
 
 #[test]
+fn the_command_measures_on_hosts_that_the_script_makes() {
+    let _turn = take_turn();
+    let mut command = Command::new("timeout");
+    command.args([
+        "60",
+        "scripts/hosts.sh",
+        "make",
+        "2",
+        env!("CARGO_BIN_EXE_shoal"),
+        "bench",
+        "--hosts",
+        "2",
+    ]);
+    command.args(["--on", "scripts/hosts.sh on {}", "--op", "sendrecv,alltoall", "--sizes", "8,100K"]);
+    command.args(["-n", "3", "--batches", "2", "--format", "json", "--library"]).arg(party::library());
+    let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("it starts");
+    let (rows, words) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{rows}{words}");
+    assert_eq!(rows.matches("\"wrong\":0").count(), 4, "{rows}{words}");
+}
+
+#[test]
 fn without_ucx_the_error_says_what_to_install_and_where_it_looked() {
     let said = place(
         "no UCX",

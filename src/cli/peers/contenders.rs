@@ -136,16 +136,12 @@ impl Contender {
         command
     }
 
-    fn words(&self, block: &Block, options: &Options, cores: usize) -> Vec<String> {
-        let ranks = block.ranks.to_string();
-        let crowded = block.ranks > cores;
-        if self.starter == Starter::Perftest {
-            return hosts::perftest(block, options);
-        }
-        let far = hosts::launcher_words(self.starter, block.ranks, options);
+    /// What stands in front of the program, of contenders that a launcher of their own starts.
+    fn launcher_words(&self, ranks: &str, count: usize, crowded: bool, options: &Options) -> Vec<String> {
+        let far = hosts::launcher_words(self.starter, count, options);
         let transports = if options.hosts > 1 { hosts::UCX_TRANSPORTS } else { UCX_TRANSPORTS };
         let open_mpi = |transports: &[&str]| {
-            let mut words = vec!["mpirun.openmpi", "--allow-run-as-root", "-np", &ranks];
+            let mut words = vec!["mpirun.openmpi", "--allow-run-as-root", "-np", ranks];
             let placement: &[&str] = if crowded {
                 &["--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
             } else if options.hosts > 1 {
@@ -158,7 +154,7 @@ impl Contender {
             words.extend(transports);
             words.into_iter().map(str::to_owned).collect::<Vec<_>>()
         };
-        let mut words = match self.starter {
+        match self.starter {
             Starter::Shoal | Starter::Ucx | Starter::Gloo | Starter::Perftest => Vec::new(),
             Starter::OpenMpi if options.hosts > 1 => {
                 open_mpi(&["--mca", "pml", "ob1", "--mca", "btl", "self,vader,tcp"])
@@ -180,10 +176,19 @@ impl Contender {
             Starter::Mpich => {
                 let bound = !crowded && options.hosts == 1;
                 let placement: &[&str] = if bound { &["-bind-to", "core"] } else { &[] };
-                let words = [&["mpirun.mpich", "-n", &ranks], placement].concat();
+                let words = [&["mpirun.mpich", "-n", ranks], placement].concat();
                 words.into_iter().map(str::to_owned).chain(far).collect()
             }
-        };
+        }
+    }
+
+    fn words(&self, block: &Block, options: &Options, cores: usize) -> Vec<String> {
+        let ranks = block.ranks.to_string();
+        let crowded = block.ranks > cores;
+        if self.starter == Starter::Perftest {
+            return hosts::perftest(block, options);
+        }
+        let mut words = self.launcher_words(&ranks, block.ranks, crowded, options);
         words.extend([self.program.display().to_string(), "bench".to_owned()]);
         words.extend(block.arguments(options.seconds));
         if options.rewrite {

@@ -2,8 +2,8 @@
 //! command. Everybody goes through the same script; whoever has a core for each rank has it on its host.
 #![forbid(unsafe_code)]
 
-use std::env;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Options;
@@ -125,8 +125,7 @@ pub(super) fn meeting_place() -> String {
 
 /// Whether UCX's own measuring program is here.
 pub(super) fn has_perftest() -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder| folder.join("ucx_perftest").exists())
+    Command::new("ucx_perftest").arg("-h").stdin(Stdio::null()).output().is_ok()
 }
 
 /// The script that runs it and says what it found as `shoal bench` does.
