@@ -36,7 +36,7 @@ fn report(folder: &Path) -> Value {
 fn measure(folder: &Path, operation: &str, more: &[&str]) {
     let library = built::library().to_string_lossy().into_owned();
     let mut arguments = vec!["bench", "--library", &library, "--ranks", "2", "--op", operation];
-    arguments.extend(["--sizes", "64K", "-n", "50", "-w", "5", "--batches", "1", "--tensor", "2"]);
+    arguments.extend(["--sizes", "64K", "-n", "50", "-w", "200", "--batches", "1", "--tensor", "2"]);
     arguments.extend(more);
     let path = folder.to_str().expect("words");
     let (said, code) = shoal(&arguments, &[("SHOAL_TRACE", path)]);
@@ -51,9 +51,9 @@ fn the_papers_finding_shows_by_itself() {
     let small = &found["small_point_to_point"];
     let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value}"));
     // Of the five messages of a stage boundary two are small, and both leave in another's packet or bring one along.
-    // The large ones are timed alone as well, so that the share is between a quarter and two fifths.
+    // The large ones are timed alone as well, a hundred times, and the warm-up makes whole boundaries thrice as many.
     let share = number(&small["share_of_calls"]);
-    assert!((0.2..0.6).contains(&share), "{share}: {small:#}");
+    assert!((0.3..0.6).contains(&share), "{share}: {small:#}");
     assert!(number(&small["share_of_time"]) > 0.0 && number(&small["sum"]["bytes"]) > 0.0);
     assert!(number(&small["messages_sent"]) >= number(&small["packets"]), "{small:#}");
     assert_eq!(found["traces"].as_array().map(Vec::len), Some(2));
